@@ -1,0 +1,297 @@
+"""Exporting: a checkpoint becomes a model package, whole or not at all."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import tomli_w
+
+from harrier_edge import catalog
+from harrier_edge.errors import CheckpointError, ExportError, UsageError
+from harrier_edge.package import MODEL, MODEL_DATA, TOKENIZER, sha256_of
+from harrier_edge.spec import (
+    MANIFEST_FORMAT,
+    MANIFEST_NAME,
+    ModelSpec,
+    PackageFile,
+    PackageManifest,
+    Parity,
+    Precision,
+    Tokens,
+)
+from harrier_export import reference
+from harrier_export.architectures import architecture_of
+from harrier_export.architectures.decoder import Decoder, DecoderBuilder
+from harrier_export.checkpoint import Checkpoint
+from harrier_export.graph import GraphBuilder
+from harrier_export.parity import check_floor, measure_parity
+from harrier_export.precision import PrecisionFormat, precision_format
+from harrier_export.sentence_transformers import SentenceConfig, read_sentence_config
+from harrier_export.tokenizer import write_tokenizer
+
+# For other users of the graph (transformers, optimum); the runtime does not read them.
+COMPANIONS = ("config.json", "special_tokens_map.json", "generation_config.json")
+LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
+MAX_TOKENS = 32768  # what Harrier's cards give, also where the config says more
+
+Progress = Callable[[str, int, int], None]  # stage, done, of how many
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What kind of package is wanted; `precision_format` explains the first five.
+
+    `model` is a name of the catalogue: the checkpoint is held to its published hashes and shape,
+    and `name` is by default the same (else the checkpoint folder's). `verify` measures parity
+    against transformers: by default where it is installed. `allow_poor` accepts a package under
+    its precision's floor, `overwrite` replaces one that stands at the target.
+    """
+
+    precision: str = "int8"
+    block_size: int | None = None
+    asymmetric: bool | None = None
+    embedding: str | None = None
+    embedding_block_size: int = 32
+    model: str | None = None
+    name: str | None = None
+    verify: bool | None = None
+    allow_poor: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """A package that has been written."""
+
+    folder: Path
+    manifest: PackageManifest
+    tokenizer_repaired: bool
+
+
+def export(
+    checkpoint: Path,
+    target: Path,
+    options: ExportOptions = ExportOptions(),  # noqa: B008  frozen
+    on_progress: Progress = lambda stage, done, total: None,
+) -> ExportResult:
+    """Write the package `target` from the Hugging Face folder `checkpoint`.
+
+    Peak memory is about the largest tensor, not the model, until verification loads both.
+
+    Raises CheckpointError or UnsupportedModelError for a checkpoint that cannot be exported,
+    FidelityError for a package under its floor, UsageError for options that cannot work, and
+    ExportError where `target` exists or the disk is full. Then nothing is left behind.
+    """
+    verify = reference.is_available() if options.verify is None else options.verify
+    if verify and not reference.is_available():
+        raise UsageError(
+            "verification needs torch and transformers, which are not installed. Install them "
+            "with: pip install 'harrier-edge[verify]'"
+        )
+    source = Checkpoint(checkpoint, lambda done, total: on_progress("export", done, total))
+    architecture = architecture_of(source.config)
+    decoder = architecture.read(source.config)
+    form = precision_format(
+        options.precision,
+        layers=len(decoder.layers),
+        layer_parameters=decoder.layer_parameters,
+        block_size=options.block_size,
+        asymmetric=options.asymmetric,
+        embedding=options.embedding,
+        embedding_block_size=options.embedding_block_size,
+    )
+    sentence = read_sentence_config(source)
+    spec = catalog.load(options.model) if options.model else None
+    if spec:
+        _check_against(spec, source, decoder, sentence)
+
+    with _whole_or_nothing(target, options.overwrite) as folder:
+        with closing(GraphBuilder(folder / MODEL_DATA)) as graph:
+            architecture.build(
+                DecoderBuilder(graph, source, decoder, form, architecture.norm_offset)
+            )
+            source.refuse_unused(architecture.is_ignored)
+            data_sha256 = graph.save(folder / MODEL)
+        repaired = write_tokenizer(
+            source.folder / TOKENIZER, folder / TOKENIZER, decoder.final_token
+        )
+        _write_companions(source, folder, spec)
+        parity = None
+        if verify:
+            parity = measure_parity(
+                source.folder, folder, decoder, lambda n, of: on_progress("verify", n, of)
+            )
+            if not options.allow_poor:
+                check_floor(parity, form.floor, form.name)
+        manifest = _manifest(source, decoder, sentence, spec, options, form, parity)
+        manifest = msgspec.structs.replace(
+            manifest, files=_files(folder, {MODEL_DATA: data_sha256})
+        )
+        _write_manifest(folder / MANIFEST_NAME, manifest)
+    return ExportResult(target, manifest, repaired)
+
+
+def _check_against(
+    spec: ModelSpec, source: Checkpoint, decoder: Decoder, sentence: SentenceConfig
+) -> None:
+    """Raise CheckpointError where the checkpoint is not the one of the catalogue."""
+    for name, record in spec.source.files.items():
+        path = source.folder / name
+        if not path.exists():
+            continue  # what the export needs is asked for elsewhere
+        size = path.stat().st_size
+        if record.size is not None and size != record.size:
+            raise CheckpointError(
+                f"{path}: has {size} bytes; {spec.name} at revision {spec.source.revision} has "
+                f"{record.size}. Download it again."
+            )
+        if record.sha256 is not None and (seen := sha256_of(path)) != record.sha256:
+            raise CheckpointError(
+                f"{path}: its sha256 is {seen}; {spec.name} at revision {spec.source.revision} "
+                f"has {record.sha256}. Download it again, or export without --model."
+            )
+    shape = spec.shape
+    pairs = {
+        "model_type": (source.config["model_type"], shape.architecture),
+        "hidden_size": (decoder.hidden_size, shape.hidden_size),
+        "layers": (len(decoder.layers), shape.layers),
+        "heads": (decoder.heads, shape.heads),
+        "kv_heads": (decoder.kv_heads, shape.kv_heads),
+        "head_dim": (decoder.head_dim, shape.head_dim),
+        "intermediate_size": (decoder.intermediate_size, shape.intermediate_size),
+        "vocab_size": (decoder.vocab_size, shape.vocab_size),
+        "final token": (decoder.final_token, spec.tokens.final),
+        "prompts": (sentence.prompts or spec.prompts, spec.prompts),
+    }
+    for what, (seen, wanted) in pairs.items():
+        if seen != wanted and f"shape.{what}" not in spec.inferred:
+            raise CheckpointError(
+                f"{source.folder}: {what} is {seen}; {spec.name} has {wanted}. "
+                "Choose the right --model, or export without it."
+            )
+
+
+def _manifest(
+    source: Checkpoint,
+    decoder: Decoder,
+    sentence: SentenceConfig,
+    spec: ModelSpec | None,
+    options: ExportOptions,
+    form: PrecisionFormat,
+    parity: Parity | None,
+) -> PackageManifest:
+    versions = ["harrier-edge", "onnx", "onnxruntime", "numpy"]
+    return PackageManifest(
+        format=MANIFEST_FORMAT,
+        name=options.name or (spec.name if spec else source.folder.resolve().name),
+        architecture=source.config["model_type"],
+        licence=spec.licence if spec else "see the checkpoint",
+        fingerprint=source.fingerprint(),
+        dimension=decoder.hidden_size,
+        tokens=Tokens(
+            final=decoder.final_token,
+            pad=decoder.pad_token,
+            bos=decoder.bos_token,
+            max_tokens=min(
+                spec.tokens.max_tokens if spec else MAX_TOKENS,
+                sentence.max_tokens or decoder.max_positions,
+                decoder.max_positions,
+            ),
+        ),
+        prompts=sentence.prompts or (spec.prompts if spec else {}),
+        query_prompt=sentence.query_prompt,
+        precision=Precision(
+            name=form.name, linear=form.linear_description, embedding=form.embedding.description
+        ),
+        files={},
+        versions={name: importlib.metadata.version(name) for name in versions},
+        repository=spec.source.repository if spec else "",
+        revision=spec.source.revision if spec else "",
+        parity=parity,
+    )
+
+
+def _write_companions(source: Checkpoint, folder: Path, spec: ModelSpec | None) -> None:
+    """Licence and the small files by which other libraries know the model."""
+    for name in (*COMPANIONS, *LICENCE_FILES):
+        if (source.folder / name).is_file():
+            shutil.copyfile(source.folder / name, folder / name)
+    if spec and not any((folder / name).exists() for name in LICENCE_FILES):
+        (folder / "LICENSE").write_text(catalog.licence_text(spec.name), "utf-8")
+    if (source.folder / "tokenizer_config.json").is_file():
+        config: dict[str, Any] = source.json("tokenizer_config.json")
+        # The graph wants padding on the right; Gemma's and Qwen's own say left.
+        config |= {"padding_side": "right", "add_eos_token": True}
+        (folder / "tokenizer_config.json").write_bytes(
+            msgspec.json.format(msgspec.json.encode(config), indent=2)
+        )
+
+
+def _files(folder: Path, known: dict[str, str]) -> dict[str, PackageFile]:
+    """Size and sha256 of every file; `known` has the digests that were made while writing."""
+    return {
+        path.name: PackageFile(
+            sha256=known.get(path.name) or sha256_of(path), size=path.stat().st_size
+        )
+        for path in sorted(folder.iterdir())
+    }
+
+
+def _write_manifest(path: Path, manifest: PackageManifest) -> None:
+    path.write_text(tomli_w.dumps(msgspec.to_builtins(manifest)), "utf-8")
+
+
+@contextmanager
+def _whole_or_nothing(target: Path, overwrite: bool) -> Iterator[Path]:
+    """A new folder beside `target` that takes its place if the block ends well, else is removed."""
+    if target.exists() and not overwrite:
+        raise ExportError(
+            f"{target}: exists already. Choose another folder, or replace it with --overwrite."
+        )
+    if target.exists() and not (target / MANIFEST_NAME).exists():
+        raise ExportError(
+            f"{target}: is not a model package, so it is not replaced. Choose another folder."
+        )
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        prefix = f".{target.name}.partial-"
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
+        try:
+            yield folder
+            for path in folder.iterdir():
+                _sync(path)
+            folder.chmod(0o755)
+            replaced = folder.with_name(f"{folder.name}.replaced")
+            if target.exists():
+                target.replace(replaced)
+            folder.replace(target)
+            _sync(target.parent)
+            shutil.rmtree(replaced, ignore_errors=True)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+    except OSError as error:
+        raise ExportError(
+            f"{target}: cannot be written: {error.strerror or error}. "
+            "Free space or choose another disk; nothing was left behind."
+        ) from error
+
+
+def _sync(path: Path) -> None:
+    """Put a file or folder on the disk, so that a power cut after the rename loses nothing."""
+    if path.is_dir() and os.name == "nt":
+        return  # Windows cannot open a folder
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,225 @@
+"""Weights in 8 or 4 bits, a scale for each block of a row: MatMulNBits, GatherBlockQuantized.
+
+A weight w of a block is stored as q = round(w / scale) + zero point, an unsigned integer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from onnx import TensorProto
+
+from harrier_export.checkpoint import Float32, Tensor
+from harrier_export.graph import MICROSOFT, GraphBuilder
+
+Bytes = npt.NDArray[np.uint8]
+
+# Shrinking a block's range clips its largest weight and rounds all others finer: the factor with
+# the least squared error is taken. At 8 bits the full range always wins.
+_SHRINK = {8: (1.0,), 4: tuple(1 - 0.04 * i for i in range(10))}
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """Rows of weights: `packed` (rows, blocks, bytes), `scales` and `zeros` (rows, blocks)."""
+
+    packed: Bytes
+    scales: Float32
+    zeros: Bytes
+
+
+def quantize(rows: Float32, bits: int, block_size: int, asymmetric: bool) -> Quantized:
+    """Quantize rows (rows, columns), each cut into blocks; a short last block is filled with 0."""
+    count, columns = rows.shape
+    blocks = -(-columns // block_size)
+    if columns < blocks * block_size:
+        rows = np.pad(rows, ((0, 0), (0, blocks * block_size - columns)))
+    w = rows.reshape(count, blocks, block_size)
+    top = 2**bits - 1
+    if asymmetric:
+        low, high = np.minimum(w.min(-1), 0), np.maximum(w.max(-1), 0)
+    else:
+        # The signed end of largest magnitude gets the one code more that the negative side has.
+        low = np.take_along_axis(w, np.abs(w).argmax(-1)[..., None], -1)[..., 0]
+        high = np.zeros_like(low)
+
+    best: tuple[Float32, Float32, npt.NDArray[np.float32]] | None = None
+    least = np.full(low.shape, np.inf, np.float32)
+    for factor in _SHRINK[bits]:
+        f = np.float32(factor)
+        if asymmetric:
+            scale = (high - low) * f / np.float32(top)
+            scale[scale == 0] = 1
+            zero = np.clip(np.rint(-low * f / scale), 0, top)
+        else:
+            zero = np.full_like(low, 2 ** (bits - 1))
+            scale = low * f / -zero
+            scale[scale == 0] = 1
+        codes = np.clip(np.rint(w / scale[..., None]) + zero[..., None], 0, top)
+        error = np.square((codes - zero[..., None]) * scale[..., None] - w).sum(-1)
+        better = error < least
+        least = np.where(better, error, least)
+        if best is None:
+            best = scale, zero, codes
+        else:
+            best = (
+                np.where(better, scale, best[0]),
+                np.where(better, zero, best[1]),
+                np.where(better[..., None], codes, best[2]),
+            )
+    assert best is not None
+    scales, zeros, codes = best
+    return Quantized(
+        _pack(codes.astype(np.uint8), bits), scales.astype(np.float32), zeros.astype(np.uint8)
+    )
+
+
+def _pack(codes: Bytes, bits: int) -> Bytes:
+    """Two 4-bit codes a byte, the earlier one in the low half; 8-bit codes as they are."""
+    if bits == 8:
+        return codes
+    if codes.shape[-1] % 2:
+        codes = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, 1)])
+    packed: Bytes = codes[..., ::2] | codes[..., 1::2] << 4
+    return packed
+
+
+@dataclass(frozen=True)
+class BlockLinear:
+    """MatMulNBits, whose products run on 8-bit activations."""
+
+    bits: int
+    block_size: int
+    asymmetric: bool
+
+    @property
+    def description(self) -> str:
+        """For the manifest."""
+        kind = "asymmetric" if self.asymmetric else "symmetric"
+        return f"MatMulNBits {self.bits} bit, block {self.block_size}, {kind}"
+
+    def write(self, graph: GraphBuilder, x: str, weights: Mapping[str, Tensor]) -> list[str]:
+        """See LinearFormat."""
+        return [self._product(graph, x, name, tensor) for name, tensor in weights.items()]
+
+    def _product(self, graph: GraphBuilder, x: str, name: str, tensor: Tensor) -> str:
+        rows, columns = tensor.shape
+        stored = _store(
+            graph, f"{name}.weight", tensor, 1.0, self.bits, self.block_size, self.asymmetric
+        )
+        return graph.node(
+            "MatMulNBits",
+            x,
+            *stored,
+            domain=MICROSOFT,
+            K=columns,
+            N=rows,
+            bits=self.bits,
+            block_size=self.block_size,
+            accuracy_level=4,  # without it, 8-bit weights are expanded at every call
+            name=f"{name}.matmul",
+        )
+
+
+@dataclass(frozen=True)
+class ExpandedLinear:
+    """The same 8-bit weights, expanded to float32 when the graph is loaded: MatMul.
+
+    MatMulNBits rounds activations too. Where that costs too much fidelity, this keeps them whole,
+    for the memory and the time of a float32 layer but the disk space of an 8-bit one. ONNX
+    Runtime folds the expansion, which has only constants, into one weight.
+    """
+
+    block_size: int
+
+    @property
+    def description(self) -> str:
+        """For the manifest."""
+        return f"MatMul float32 from 8 bit, block {self.block_size}, symmetric"
+
+    def write(self, graph: GraphBuilder, x: str, weights: Mapping[str, Tensor]) -> list[str]:
+        """See LinearFormat."""
+        return [self._product(graph, x, name, tensor) for name, tensor in weights.items()]
+
+    def _product(self, graph: GraphBuilder, x: str, name: str, tensor: Tensor) -> str:
+        rows, columns = tensor.shape
+        codes, scales = _store(graph, f"{name}.weight", tensor, 1.0, 8, self.block_size, False)
+        zero = graph.constant(128, np.float32)
+        by_block = graph.constant([rows, -(-columns // self.block_size), 1], np.int64)
+        padded = graph.constant([rows, -1], np.int64)
+        values = graph.node("Sub", graph.node("Cast", codes, to=TensorProto.FLOAT), zero)
+        values = graph.node("Mul", values, graph.node("Reshape", scales, by_block))
+        values = graph.node("Reshape", values, padded)
+        start, end, axis = (graph.constant([n], np.int64) for n in (0, columns, 1))
+        values = graph.node("Slice", values, start, end, axis)
+        transposed = graph.node("Transpose", values, perm=[1, 0], name=f"{name}.expanded")
+        return graph.node("MatMul", x, transposed, name=f"{name}.matmul")
+
+
+@dataclass(frozen=True)
+class BlockEmbedding:
+    """GatherBlockQuantized: only the rows that a text uses are ever expanded."""
+
+    bits: int
+    block_size: int
+
+    @property
+    def description(self) -> str:
+        """For the manifest."""
+        return f"GatherBlockQuantized {self.bits} bit, block {self.block_size}, symmetric"
+
+    def write(self, graph: GraphBuilder, ids: str, table: Tensor, scale: float) -> str:
+        """See EmbeddingFormat."""
+        packed, scales = _store(
+            graph, table.name, table, scale, self.bits, self.block_size, asymmetric=False, flat=True
+        )
+        return graph.node(
+            "GatherBlockQuantized",
+            packed,
+            ids,
+            scales,
+            domain=MICROSOFT,
+            bits=self.bits,
+            block_size=self.block_size,
+            gather_axis=0,
+            quantize_axis=1,
+            name="embedding",
+        )
+
+
+def _store(
+    graph: GraphBuilder,
+    name: str,
+    tensor: Tensor,
+    scale: float,
+    bits: int,
+    block_size: int,
+    asymmetric: bool,
+    flat: bool = False,
+) -> list[str]:
+    """Stream a tensor's codes, then its scales and, if asymmetric, its zero points."""
+    rows, columns = tensor.shape
+    blocks = -(-columns // block_size)
+    scales: list[Float32] = []
+    zeros: list[Bytes] = []
+
+    def codes() -> Iterator[npt.NDArray[Any]]:
+        for block in tensor.blocks():
+            q = quantize(block, bits, block_size, asymmetric)
+            scales.append(q.scales * np.float32(scale))
+            zeros.append(_pack(q.zeros, bits))
+            yield q.packed
+
+    width = block_size * bits // 8
+    shape = (rows, blocks * width) if flat else (rows, blocks, width)
+    stored = [
+        graph.stream(name, np.uint8, shape, codes()),
+        graph.weight(f"{name}.scales", np.concatenate(scales)),
+    ]
+    if asymmetric:
+        stored.append(graph.weight(f"{name}.zeros", np.concatenate(zeros)))
+    return stored

@@ -1,0 +1,41 @@
+"""Weights as they are, in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from harrier_export.checkpoint import Tensor
+from harrier_export.graph import GraphBuilder
+
+
+@dataclass(frozen=True)
+class FloatLinear:
+    """MatMul with the transposed weight."""
+
+    description: str = "float32"
+
+    def write(self, graph: GraphBuilder, x: str, weights: Mapping[str, Tensor]) -> list[str]:
+        """See LinearFormat."""
+        return [
+            graph.node(
+                "MatMul", x, graph.weight(f"{name}.weight", tensor.array().T), name=f"{name}.matmul"
+            )
+            for name, tensor in weights.items()
+        ]
+
+
+@dataclass(frozen=True)
+class FloatEmbedding:
+    """Gather, with the scale multiplied into the table."""
+
+    description: str = "float32"
+
+    def write(self, graph: GraphBuilder, ids: str, table: Tensor, scale: float) -> str:
+        """See EmbeddingFormat."""
+        rows = (block * np.float32(scale) for block in table.blocks())
+        return graph.node(
+            "Gather", graph.stream(table.name, np.float32, table.shape, rows), ids, name="embedding"
+        )

@@ -1,0 +1,74 @@
+"""What a precision has to provide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from harrier_export.checkpoint import Tensor
+from harrier_export.graph import GraphBuilder
+
+
+class LinearFormat(Protocol):
+    """How linear layers are written."""
+
+    @property
+    def description(self) -> str:
+        """For the manifest."""
+
+    def write(self, graph: GraphBuilder, x: str, weights: Mapping[str, Tensor]) -> list[str]:
+        """The products of `x` (…, in) with several weights (out, in): one (…, out) each.
+
+        The weights that share an input come together, so that a format which prepares its input
+        does so once.
+        """
+
+
+class EmbeddingFormat(Protocol):
+    """How the embedding table is written."""
+
+    @property
+    def description(self) -> str:
+        """For the manifest."""
+
+    def write(self, graph: GraphBuilder, ids: str, table: Tensor, scale: float) -> str:
+        """The rows of `table` (vocabulary, hidden) at `ids` (…), times `scale`: (…, hidden)."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The cosines to the reference below which an export is refused."""
+
+    mean_cosine: float = 0.0
+    min_cosine: float = 0.0
+
+
+@dataclass(frozen=True)
+class PrecisionFormat:
+    """A precision: how each layer and the embedding table are written, and its floor.
+
+    The first `early_layers` layers have a finer format, since what they round goes through all
+    the others.
+    """
+
+    name: str
+    linear: LinearFormat
+    early_linear: LinearFormat
+    early_layers: int
+    embedding: EmbeddingFormat
+    floor: Floor
+
+    def linear_of(self, layer: int) -> LinearFormat:
+        """The format of one layer's linear weights."""
+        return self.early_linear if layer < self.early_layers else self.linear
+
+    @property
+    def linear_description(self) -> str:
+        """For the manifest."""
+        if not self.early_layers:
+            return self.linear.description
+        return (
+            f"{self.linear.description}; in the first {self.early_layers} layers "
+            f"{self.early_linear.description}"
+        )

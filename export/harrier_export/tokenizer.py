@@ -1,0 +1,75 @@
+"""The checkpoint's tokenizer, made to end every input with the model's final token."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from harrier_edge.errors import CheckpointError
+
+_TYPE = 0
+
+
+def write_tokenizer(source: Path, target: Path, final_token: int) -> bool:
+    """Copy tokenizer.json from `source` to `target`; say whether it had to be repaired.
+
+    Truncation and padding are taken out, since a tokenizer that cuts does so in silence. Where no
+    final token is appended, the post-processor is extended by one. Raises CheckpointError where
+    the file is no tokenizer, or ends inputs with another special token.
+    """
+    try:
+        data = json.loads(source.read_bytes())
+        tokenizer = Tokenizer.from_str(json.dumps(data))
+    except OSError as error:
+        raise CheckpointError(f"{source}: {error.strerror}; wanted the fast tokenizer.") from error
+    except Exception as error:  # the library raises plain Exception
+        raise CheckpointError(f"{source}: is not a tokenizer ({error}).") from error
+    final = tokenizer.id_to_token(final_token)
+    if final is None:
+        raise CheckpointError(
+            f"{source}: has no token {final_token}, with which config.json says inputs end."
+        )
+    data["truncation"] = data["padding"] = None
+    appended = _appended(tokenizer)
+    if appended not in ([], [final_token]):
+        raise CheckpointError(
+            f"{source}: ends inputs with {[tokenizer.id_to_token(i) for i in appended]}, but this "
+            f"architecture's embedding is taken at {final!r}. Use the model's own tokenizer."
+        )
+    if not appended:
+        data["post_processor"] = _append(data.get("post_processor"), final, final_token)
+    target.write_text(json.dumps(data, ensure_ascii=False, separators=(",", ":")), "utf-8")
+    return not appended
+
+
+def _appended(tokenizer: Tokenizer) -> list[int]:
+    """What the tokenizer puts behind a text by itself."""
+    bare = tokenizer.encode("a", add_special_tokens=False).ids
+    full = tokenizer.encode("a").ids
+    start = full.index(bare[0])
+    return full[start + len(bare) :]
+
+
+def _append(processor: dict[str, Any] | None, final: str, final_token: int) -> dict[str, Any]:
+    """A post-processor that does what `processor` does and then appends `final`."""
+    piece = {"SpecialToken": {"id": final, "type_id": _TYPE}}
+    special = {"id": final, "ids": [final_token], "tokens": [final]}
+    if processor is not None and processor["type"] == "TemplateProcessing":
+        return {
+            **processor,
+            "single": [*processor["single"], piece],
+            "special_tokens": {**processor["special_tokens"], final: special},
+        }
+    text = [{"Sequence": {"id": "A", "type_id": _TYPE}}]
+    template = {
+        "type": "TemplateProcessing",
+        "single": [*text, piece],
+        "pair": [*text, {"Sequence": {"id": "B", "type_id": _TYPE}}, piece],
+        "special_tokens": {final: special},
+    }
+    if processor is None:
+        return template
+    return {"type": "Sequence", "processors": [processor, template]}

@@ -1,0 +1,80 @@
+"""The command `harrier-edge`: reads the arguments, calls one command, turns errors into exit codes.
+
+0 done, 1 an expected failure, 2 wrong usage, 3 a bug, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+
+from harrier_edge.cli import add, embed, export, remove, search, status
+from harrier_edge.errors import HarrierError, UsageError
+
+COMMANDS = (export, embed, add, search, remove, status)
+DONE, FAILURE, USAGE, BUG, INTERRUPTED = 0, 1, 2, 3, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(
+        format="harrier-edge: %(message)s",
+        level={-1: logging.ERROR, 0: logging.WARNING}.get(args.verbose - args.quiet, logging.DEBUG),
+    )
+    try:
+        code: int = args.run(args)
+        sys.stdout.flush()
+        return code
+    except UsageError as error:
+        return _fail(USAGE, error)
+    except HarrierError as error:
+        return _fail(FAILURE, error)
+    except KeyboardInterrupt:
+        return _fail(INTERRUPTED, "interrupted; what was committed is kept, run again to go on")
+    except BrokenPipeError:
+        # The reader of our output has gone (`| head`): not an error, but nothing more to print.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except Exception:
+        traceback.print_exc()
+        return _fail(BUG, "that was a bug; please report the lines above")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="harrier-edge", description="Semantic search on this device, with Harrier embeddings."
+    )
+    parser.add_argument("--version", action="version", version=_LazyVersion())
+    both = argparse.ArgumentParser(add_help=False)
+    both.add_argument("-q", "--quiet", action="count", default=0, help="no progress, only errors")
+    both.add_argument("-v", "--verbose", action="count", default=0, help="tell more on stderr")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for module in COMMANDS:
+        command = commands.add_parser(
+            module.__name__.rpartition(".")[2],
+            help=module.HELP,
+            description=module.HELP,
+            parents=[both],
+        )
+        module.add_arguments(command)
+        command.set_defaults(run=module.run)
+    return parser
+
+
+class _LazyVersion(str):
+    """Looked up only when asked for, since that costs more than all other imports here."""
+
+    def __mod__(self, values: object) -> str:
+        from importlib.metadata import version
+
+        return f"harrier-edge {version('harrier-edge')}"
+
+
+def _fail(code: int, message: object) -> int:
+    print(f"harrier-edge: {message}", file=sys.stderr)
+    return code

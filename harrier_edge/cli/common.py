@@ -1,0 +1,85 @@
+"""What several commands share: options, progress and JSON."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+
+def model_options(parser: argparse.ArgumentParser) -> None:
+    """`--model` and `--precision`."""
+    parser.add_argument(
+        "-m",
+        "--model",
+        default=os.environ.get("HARRIER_EDGE_MODEL") or None,
+        help="a package's folder, or a model's name ($HARRIER_EDGE_MODEL)",
+    )
+    parser.add_argument("--precision", help="which of several packages of that model")
+
+
+def index_option(parser: argparse.ArgumentParser) -> None:
+    """`--db`."""
+    parser.add_argument(
+        "--db",
+        type=Path,
+        metavar="PATH",
+        help="the index file ($HARRIER_EDGE_DB, .harrier/index.sqlite in a project, or the user's)",
+    )
+
+
+def prompt_options(parser: argparse.ArgumentParser) -> None:
+    """`--instruct` and `--prompt-name`."""
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--instruct", metavar="TEXT", help="the task of the query, in one sentence")
+    choice.add_argument("--prompt-name", metavar="NAME", help="one of the model's own prompts")
+
+
+def to_json(value: object, **options: Any) -> str:
+    """JSON of a value that may hold dataclasses and paths."""
+    return json.dumps(value, ensure_ascii=False, default=_plain, **options)
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, tuple):
+        return list(value)
+    raise TypeError(f"{value!r} has no JSON form")
+
+
+class Progress:
+    """Bars on stderr, one after the other, where stderr is a terminal; silent elsewhere."""
+
+    def __init__(self, quiet: bool) -> None:
+        self._disable = True if quiet else None  # None: by whether stderr is a terminal
+        self._bar: Any = None
+        self._stage = ""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Show that `done` of `total` of a stage are done."""
+        if stage != self._stage:
+            from tqdm import tqdm  # only a command that works for long needs it
+
+            self.close()
+            self._stage = stage
+            self._bar = tqdm(
+                total=total, desc=stage, unit="", unit_scale=True, disable=self._disable
+            )
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        """End the bar that is shown."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+OnProgress = Callable[[str, int, int], None]

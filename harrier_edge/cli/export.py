@@ -1,0 +1,96 @@
+"""`harrier-edge export`: a checkpoint becomes a model package."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from harrier_edge.cli.common import Progress, to_json
+from harrier_edge.errors import ExportError
+
+HELP = "turn a Hugging Face checkpoint into a quantized ONNX package"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("checkpoint", type=Path, help="folder with config.json and safetensors")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
+    parser.add_argument("--precision", default="int8", help="fp32, int8 (default) or int4")
+    parser.add_argument("--block-size", type=int, metavar="N", help="weights that share a scale")
+    parser.add_argument(
+        "--asymmetric",
+        action=argparse.BooleanOptionalAction,
+        help="a zero point for each block, too (default: at 4 bits)",
+    )
+    parser.add_argument(
+        "--embedding", metavar="PRECISION", help="of the embedding table: fp32, int8 or int4"
+    )
+    parser.add_argument("--embedding-block-size", type=int, default=32, metavar="N")
+    parser.add_argument(
+        "--model", help="hold the checkpoint to this model of the catalogue: hashes, shape, prompts"
+    )
+    parser.add_argument("--name", help="the package's name (default: the model's or the folder's)")
+    parser.add_argument(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        help="measure parity against transformers (default: if harrier-edge[verify] is installed)",
+    )
+    parser.add_argument(
+        "--allow-poor", action="store_true", help="keep a package under its precision's floor"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace the package at FOLDER")
+    parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export and report."""
+    try:
+        import harrier_export  # an extra, and heavy: no other command needs it
+    except ImportError as error:
+        raise ExportError(
+            f"exporting needs {error.name}, which is not installed. "
+            "Install it with: pip install 'harrier-edge[export]'"
+        ) from error
+    import msgspec
+
+    progress = Progress(args.quiet)
+    try:
+        result = harrier_export.export(
+            args.checkpoint,
+            args.output,
+            harrier_export.ExportOptions(
+                precision=args.precision,
+                block_size=args.block_size,
+                asymmetric=args.asymmetric,
+                embedding=args.embedding,
+                embedding_block_size=args.embedding_block_size,
+                model=args.model,
+                name=args.name,
+                verify=args.verify,
+                allow_poor=args.allow_poor,
+                overwrite=args.overwrite,
+            ),
+            progress,
+        )
+    finally:
+        progress.close()
+    manifest = result.manifest
+    if result.tokenizer_repaired:
+        print("repaired the tokenizer: it now ends inputs with the final token", file=sys.stderr)
+    if args.json:
+        table = {"folder": str(result.folder), **msgspec.to_builtins(manifest)}
+        print(to_json(table))
+        return 0
+    size = sum(file.size for file in manifest.files.values())
+    print(f"{result.folder}: {manifest.name} in {manifest.precision.name}, {size / 1e6:.0f} MB")
+    print(f"  linear layers  {manifest.precision.linear}")
+    print(f"  embeddings     {manifest.precision.embedding}")
+    if parity := manifest.parity:
+        print(
+            f"  parity         cosine {parity.mean_cosine:.6f} mean, {parity.min_cosine:.6f} "
+            f"minimum over {parity.texts} texts, to {parity.reference}"
+        )
+    else:
+        print("  parity         not measured (install harrier-edge[verify] to measure it)")
+    return 0

@@ -1,0 +1,34 @@
+"""`harrier-edge status`: what the index holds and which model made it."""
+
+from __future__ import annotations
+
+import argparse
+
+from harrier_edge.cli.common import index_option, to_json
+
+HELP = "show what the index holds and which model made it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    index_option(parser)
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the status; no model is loaded."""
+    from harrier_edge.index import Index
+    from harrier_edge.places import index_file
+
+    with Index.open(args.db or index_file(), create=False) as index:
+        status = index.status()
+    if args.json:
+        print(to_json(status))
+        return 0
+    model = status.model
+    print(f"{status.path}: {status.bytes / 1e6:.1f} MB, schema {status.schema_version}")
+    print(f"  documents  {status.documents}, of which {status.incomplete} are not finished")
+    print(f"  chunks     {status.chunks}")
+    print(f"  model      {model.name} in {model.precision}, {model.dimension} dimensions")
+    print(f"  package    {model.package}")
+    return 0

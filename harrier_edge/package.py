@@ -1,0 +1,107 @@
+"""Model packages on disk: found by name or path, and checked before anything is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from harrier_edge.errors import ModelNotFoundError, PackageError
+from harrier_edge.places import cache_folder
+from harrier_edge.spec import MANIFEST_FORMAT, MANIFEST_NAME, PackageManifest, read_table
+
+MODEL = "model.onnx"
+MODEL_DATA = "model.onnx_data"
+TOKENIZER = "tokenizer.json"
+REQUIRED = (MODEL, TOKENIZER)
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package whose every file is what its manifest says."""
+
+    folder: Path
+    manifest: PackageManifest
+
+
+def find_package(model: str | Path, precision: str | None = None) -> Path:
+    """The folder of a package, given that folder or the name of a model in the cache.
+
+    Raises ModelNotFoundError where there is none, or, without `precision`, where a name has
+    packages in several.
+    """
+    folder = Path(model).expanduser()
+    if (folder / MANIFEST_NAME).exists():
+        return folder
+    if folder.is_dir():
+        raise ModelNotFoundError(
+            f"{folder}: has no {MANIFEST_NAME}, so it is not a model package. Make one with: "
+            f"harrier-edge export {folder} -o PACKAGE"
+        )
+    models = cache_folder() / "models"
+    found = sorted(models.glob(f"{model}/*/*/{MANIFEST_NAME}")) if _is_name(str(model)) else []
+    found = [path.parent for path in found if precision in (None, path.parent.name)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ModelNotFoundError(
+            f"model {model!r} is installed as {', '.join(str(p) for p in found)}; "
+            "name one of these folders, or its precision."
+        )
+    wanted = f" in precision {precision!r}" if precision else ""
+    raise ModelNotFoundError(
+        f"no model package {str(model)!r}{wanted}: neither a folder with a {MANIFEST_NAME} nor a "
+        f"model in {models}. Make one from a checkpoint with: "
+        "harrier-edge export CHECKPOINT -o PACKAGE"
+    )
+
+
+def open_package(folder: Path) -> Package:
+    """Read the manifest and check size and sha256 of every file.
+
+    Raises SpecError where the manifest is malformed, and PackageError where a file is missing,
+    changed or outside the folder.
+    """
+    manifest = read_table(folder / MANIFEST_NAME, PackageManifest)
+    if manifest.format != MANIFEST_FORMAT:
+        raise PackageError(
+            f"{folder}: its manifest has format {manifest.format}, this harrier-edge reads "
+            f"{MANIFEST_FORMAT}. Export the model again, or install the matching release."
+        )
+    for name in REQUIRED:
+        if name not in manifest.files:
+            raise PackageError(f"{folder}: {MANIFEST_NAME} lists no {name}. Export it again.")
+    for name, record in manifest.files.items():
+        path = folder / name
+        if not _is_name(name) or path.is_symlink():
+            raise PackageError(
+                f"{folder}: file {name!r} is not a plain file of the package. Export it again."
+            )
+        if not path.is_file():
+            raise PackageError(f"{folder}: {name} is missing. Export or pull the package again.")
+        size = path.stat().st_size
+        if size != record.size:
+            raise PackageError(
+                f"{path}: has {size} bytes, the manifest says {record.size}. "
+                "Export or pull the package again."
+            )
+        if (seen := sha256_of(path)) != record.sha256:
+            raise PackageError(
+                f"{path}: its sha256 is {seen}, the manifest says {record.sha256}. "
+                "Export or pull the package again."
+            )
+    return Package(folder, manifest)
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _is_name(text: str) -> bool:
+    """Whether `text` is one plain part of a path."""
+    return text not in ("", ".", "..") and not set(text) & set('/\\:*?"<>|[]\0')

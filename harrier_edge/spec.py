@@ -1,0 +1,150 @@
+"""What is known of a model: the catalogue's ModelSpec and a package's PackageManifest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from harrier_edge.errors import SpecError
+
+MANIFEST_FORMAT = 1
+MANIFEST_NAME = "manifest.toml"
+
+
+class Table(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """A TOML table whose every key is known and typed.
+
+    Its subclasses repeat `frozen=True` for mypy, which does not see that it is inherited.
+    """
+
+
+class FileRecord(Table, frozen=True):
+    """What a file must be. `size` is in bytes; a field is absent where it is not known."""
+
+    sha256: str | None = None
+    size: int | None = None
+
+
+class Source(Table, frozen=True):
+    """Where a model comes from. An empty `revision` means: not pinned yet."""
+
+    repository: str
+    revision: str
+    adapted_from: str
+    files: dict[str, FileRecord]
+
+
+class Shape(Table, frozen=True):
+    """The size of a decoder, in the field's usual words."""
+
+    architecture: str  # config.json's model_type
+    hidden_size: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    parameters: int
+
+
+class Attention(Table, frozen=True):
+    """How the layers attend, in config.json's words where it has them."""
+
+    layers: Literal["full", "5 sliding, 1 full"]  # causal in every case
+    rope_theta: float  # of the full layers
+    query_pre_attn_scalar: int  # scores are scaled by this to the power -0.5
+    rope_scaling_factor: float | None = None  # linear, in the full layers only
+    rope_local_base_freq: float | None = None  # RoPE theta of the sliding layers
+    sliding_window: int | None = None  # in tokens; no layer uses it where all are full
+
+
+class Tokens(Table, frozen=True):
+    """Special token ids and the token limit, final token included."""
+
+    final: int  # the last token of every input; the embedding is taken there
+    pad: int
+    max_tokens: int
+    bos: int | None = None
+
+
+class ModelSpec(Table, frozen=True):
+    """A model of the catalogue, as in `models/NAME.toml`."""
+
+    name: str
+    title: str
+    licence: str
+    languages: int
+    dimension: int
+    mteb_v2_multilingual: float
+    source: Source
+    shape: Shape
+    attention: Attention
+    tokens: Tokens
+    prompts: dict[str, str]
+    inferred: list[str]  # dotted keys that are inferred, not read from the published files
+
+
+class PackageFile(Table, frozen=True):
+    """A file of a package."""
+
+    sha256: str
+    size: int  # bytes
+
+
+class Precision(Table, frozen=True):
+    """How the weights are written."""
+
+    name: str
+    linear: str
+    embedding: str
+
+
+class Parity(Table, frozen=True):
+    """How close the package is to its reference, as cosine over `texts` real texts."""
+
+    reference: str
+    texts: int
+    mean_cosine: float
+    min_cosine: float
+
+
+class PackageManifest(Table, frozen=True):
+    """All that the runtime needs to know of a model package, as in `manifest.toml`."""
+
+    format: int
+    name: str
+    architecture: str
+    licence: str
+    fingerprint: str  # sha256 over the source checkpoint: the same in every precision
+    dimension: int
+    tokens: Tokens
+    prompts: dict[str, str]
+    query_prompt: str  # the preset that a query gets by itself; empty for none
+    precision: Precision
+    files: dict[str, PackageFile]
+    versions: dict[str, str]
+    repository: str = ""
+    revision: str = ""
+    parity: Parity | None = None
+
+
+T = TypeVar("T", bound=Table)
+
+
+def read_table(path: Path, kind: type[T]) -> T:
+    """Read a TOML file as `kind`.
+
+    Raises SpecError, naming the file and the key, where the file is not TOML, has a key that
+    `kind` does not know, lacks one, or holds a value of another type.
+    """
+    try:
+        return msgspec.toml.decode(path.read_bytes(), type=kind)
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: {error}. Correct that key, or restore the file.") from error

@@ -1,0 +1,74 @@
+"""Fixtures: tiny checkpoints and packages that take the whole real path, and a fenced-off home."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from harrier_edge.embedder import Embedder
+from harrier_export import ExportOptions, export
+from standins.random_checkpoint import random_checkpoint, tiny_gemma3, tiny_qwen3, tiny_tokenizer
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def no_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees or writes the user's cache, index or settings."""
+    home = tmp_path_factory.mktemp("home")
+    for name in ("HARRIER_EDGE_MODEL", "HARRIER_EDGE_DB", "HARRIER_EDGE_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HARRIER_EDGE_CACHE_DIR", str(home / "cache"))
+    monkeypatch.setenv("XDG_DATA_HOME", str(home / "data"))
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of evaluation data and published facts that stands beside the checkout."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the evaluation data in {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Gemma 3 checkpoint: sliding layers, window 16, linear scaling 8."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    tokenizer = tiny_tokenizer(folder / "tokenizer.json")
+    return random_checkpoint(folder / "tiny-gemma", config=tiny_gemma3(), tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random Qwen3 checkpoint in two shards."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    tokenizer = tiny_tokenizer(folder / "tokenizer.json")
+    return random_checkpoint(
+        folder / "tiny-qwen", config=tiny_qwen3(), tokenizer=tokenizer, shards=2
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_package(tiny_gemma: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny Gemma as a fp32 package. Do not change it: take `own_package`."""
+    target = tmp_path_factory.mktemp("packages") / "tiny-gemma"
+    return export(tiny_gemma, target, ExportOptions(precision="fp32", verify=False)).folder
+
+
+@pytest.fixture
+def own_package(tiny_package: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny package that a test may damage."""
+    return Path(shutil.copytree(tiny_package, tmp_path / "own-package"))
+
+
+@pytest.fixture
+def own_gemma(tiny_gemma: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny Gemma checkpoint that a test may damage."""
+    return Path(shutil.copytree(tiny_gemma, tmp_path / "own-gemma"))
+
+
+@pytest.fixture(scope="session")
+def tiny_embedder(tiny_package: Path) -> Embedder:
+    """The tiny package, loaded."""
+    return Embedder(tiny_package)

@@ -1,0 +1,43 @@
+"""The instruction that starts a query."""
+
+from __future__ import annotations
+
+import pytest
+from harrier_edge.errors import UsageError
+from harrier_edge.prompts import choose_prompt, named_prompt, task_prompt
+
+PRESETS = {"web_search_query": "Instruct: W\nQuery: ", "sts_query": "Instruct: S\nQuery: "}
+
+
+def test_a_task_becomes_an_instruction_with_the_trailing_space() -> None:
+    """A bare task sentence is written in the form that Harrier is trained on."""
+    assert task_prompt(" Find recipes ") == "Instruct: Find recipes\nQuery: "
+
+
+def test_an_empty_task_is_refused() -> None:
+    """An empty task says what was wanted."""
+    with pytest.raises(UsageError, match="empty"):
+        task_prompt("  ")
+
+
+def test_an_unknown_preset_names_those_that_exist() -> None:
+    """A misspelt prompt name is answered with the model's own names."""
+    with pytest.raises(UsageError, match=r"'sts'.*sts_query, web_search_query"):
+        named_prompt(PRESETS, "sts")
+
+
+def test_the_default_applies_only_where_nothing_is_chosen() -> None:
+    """Prompt, preset and task each take the default's place, and an empty prompt is a choice."""
+    default = "web_search_query"
+    assert choose_prompt(PRESETS, default) == PRESETS[default]
+    assert choose_prompt(PRESETS, "") == ""
+    assert choose_prompt(PRESETS, default, prompt="") == ""
+    assert choose_prompt(PRESETS, default, prompt="mine: ") == "mine: "
+    assert choose_prompt(PRESETS, default, prompt_name="sts_query") == PRESETS["sts_query"]
+    assert choose_prompt(PRESETS, default, task="Find recipes") == task_prompt("Find recipes")
+
+
+def test_two_choices_are_refused() -> None:
+    """It is never guessed which of two prompts is meant."""
+    with pytest.raises(UsageError, match="more than one"):
+        choose_prompt(PRESETS, "", prompt="a", task="b")

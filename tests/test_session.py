@@ -1,0 +1,93 @@
+"""Token ids to unit vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from harrier_edge.errors import PackageError, UsageError
+from harrier_edge.session import Session
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+
+@pytest.fixture(scope="module")
+def session(tiny_package: Path) -> Session:
+    """The tiny package's graph."""
+    return Session(tiny_package / "model.onnx", dimension=64, pad_token=0)
+
+
+texts = st.lists(st.lists(st.integers(0, 300), min_size=1, max_size=60), min_size=1, max_size=8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(texts, st.randoms(use_true_random=False))
+def test_a_vector_does_not_depend_on_its_company(
+    session: Session, batch: list[list[int]], random: Random
+) -> None:
+    """A text's vector is the same bits alone, in a batch, and in that batch in another order."""
+    together = session.run(batch)
+    alone = np.concatenate([session.run([ids]) for ids in batch])
+    order = list(range(len(batch)))
+    random.shuffle(order)
+    assert np.array_equal(together, alone)
+    assert np.array_equal(session.run([batch[i] for i in order]), together[order])
+
+
+def test_vectors_have_unit_length(session: Session) -> None:
+    """Normalization is in the graph."""
+    vectors = session.run([[2, 7, 1], [2, 1]])
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+
+
+def test_what_stands_in_the_padding_is_not_seen(tiny_package: Path) -> None:
+    """Two batches that differ only behind the mask give the same bits."""
+    plain = onnxruntime.InferenceSession(str(tiny_package / "model.onnx"))
+    mask = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]], np.int64)
+    ids = np.array([[2, 7, 1, 0, 0], [2, 5, 6, 7, 1]], np.int64)
+    other = np.array([[2, 7, 1, 9, 99], [2, 5, 6, 7, 1]], np.int64)
+    first = plain.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+    second = plain.run(None, {"input_ids": other, "attention_mask": mask})[0]
+    assert np.array_equal(first, second)
+
+
+def test_a_wrong_dimension_is_refused(tiny_package: Path) -> None:
+    """A manifest that disagrees with its graph does not load."""
+    with pytest.raises(PackageError, match="wanted sentence_embedding of float, dimension 65"):
+        Session(tiny_package / "model.onnx", dimension=65, pad_token=0)
+
+
+def test_other_inputs_are_refused(own_package: Path) -> None:
+    """A graph of another form is named with the inputs that it has."""
+    path = own_package / "model.onnx"
+    model = onnx.load(path, load_external_data=False)
+    extra = onnx.helper.make_tensor_value_info("token_type_ids", onnx.TensorProto.INT64, ["b"])
+    model.graph.input.append(extra)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(PackageError, match="token_type_ids"):
+        Session(path, dimension=64, pad_token=0)
+
+
+def test_a_damaged_graph_is_refused(own_package: Path) -> None:
+    """Bytes that are no graph end in an error of ours."""
+    path = own_package / "model.onnx"
+    path.write_bytes(b"no graph")
+    with pytest.raises(PackageError, match="cannot load it"):
+        Session(path, dimension=64, pad_token=0)
+
+
+def test_a_provider_that_is_not_installed_is_named(tiny_package: Path) -> None:
+    """The message lists the providers that there are."""
+    with pytest.raises(UsageError, match=r"'CUDA' is not installed.*CPU"):
+        Session(tiny_package / "model.onnx", dimension=64, pad_token=0, providers=["CUDA"])
+
+
+def test_no_threads_are_refused(tiny_package: Path) -> None:
+    """Zero means "all" to ONNX Runtime, which is not what it says here."""
+    with pytest.raises(UsageError, match="threads is 0"):
+        Session(tiny_package / "model.onnx", dimension=64, pad_token=0, threads=0)
