@@ -284,8 +284,7 @@ def _cut_dimensions(vectors: Vectors, dimension: int, normalize: bool) -> Vector
 def _unit(rows: Vectors) -> Vectors:
     """Rows scaled to unit length; a zero row stays zero."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: Vectors = rows / np.where(norms == 0, 1, norms)
-    return unit
+    return (rows / np.where(norms == 0, 1, norms)).astype(np.float32, copy=False)
 
 
 def _threads(threads: int | None) -> int | None:

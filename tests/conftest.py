@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from standins.random_checkpoint import random_checkpoint, tiny_gemma3, tiny_qwen3, tiny_tokenizer
+
 from harrier_edge.embedder import Embedder
 from harrier_export import ExportOptions, export
-from standins.random_checkpoint import random_checkpoint, tiny_gemma3, tiny_qwen3, tiny_tokenizer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

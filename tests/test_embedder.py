@@ -10,11 +10,12 @@ import msgspec
 import numpy as np
 import pytest
 import tomli_w
+from hypothesis import given
+from hypothesis import strategies as st
+
 from harrier_edge.embedder import Embedder, token_batches
 from harrier_edge.errors import TextTooLongError, UsageError
 from harrier_edge.spec import PackageManifest, read_table
-from hypothesis import given
-from hypothesis import strategies as st
 
 WEB = (
     "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+
 from harrier_edge.errors import ModelNotFoundError, PackageError, SpecError
 from harrier_edge.package import find_package, open_package
 from harrier_edge.places import cache_folder
@@ -38,7 +39,7 @@ def test_a_truncated_file_is_found(own_package: Path) -> None:
 def test_a_missing_file_is_found(own_package: Path) -> None:
     """A file that the manifest lists has to be there."""
     (own_package / "model.onnx_data").unlink()
-    with pytest.raises(PackageError, match="model.onnx_data is missing"):
+    with pytest.raises(PackageError, match=r"model\.onnx_data is missing"):
         open_package(own_package)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from harrier_edge.errors import UsageError
 from harrier_edge.prompts import choose_prompt, named_prompt, task_prompt
 

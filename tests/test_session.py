@@ -9,10 +9,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from harrier_edge.errors import PackageError, UsageError
-from harrier_edge.session import Session
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from harrier_edge.errors import PackageError, UsageError
+from harrier_edge.session import Session
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from harrier_export.texts import SEPARATOR, parity_texts
 
 from harrier_edge.spec import ModelSpec, read_table
+from harrier_export.texts import SEPARATOR, parity_texts
 
 MODELS = Path(__file__).parents[1] / "models"
 

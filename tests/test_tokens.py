@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-from harrier_edge.errors import PackageError
-from harrier_edge.tokens import Tokenizer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from harrier_edge.errors import PackageError
+from harrier_edge.tokens import Tokenizer
 
 BOS, EOS = 2, 1
 

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import tomli_w
+from tokenizers import Tokenizer
 
 from harrier_edge import catalog
 from harrier_edge.errors import CheckpointError, ExportError, UsageError
@@ -24,7 +24,6 @@ from harrier_edge.spec import (
     ModelSpec,
     PackageFile,
     PackageManifest,
-    Parity,
     Precision,
     Tokens,
 )
@@ -38,8 +37,8 @@ from harrier_export.precision import PrecisionFormat, precision_format
 from harrier_export.sentence_transformers import SentenceConfig, read_sentence_config
 from harrier_export.tokenizer import write_tokenizer
 
-# For other users of the graph (transformers, optimum); the runtime does not read them.
-COMPANIONS = ("config.json", "special_tokens_map.json", "generation_config.json")
+CONFIG = "config.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
 MAX_TOKENS = 32768  # what Harrier's cards give, also where the config says more
 
@@ -80,7 +79,7 @@ class ExportResult:
 def export(
     checkpoint: Path,
     target: Path,
-    options: ExportOptions = ExportOptions(),  # noqa: B008  frozen
+    options: ExportOptions = ExportOptions(),
     on_progress: Progress = lambda stage, done, total: None,
 ) -> ExportResult:
     """Write the package `target` from the Hugging Face folder `checkpoint`.
@@ -124,7 +123,8 @@ def export(
         repaired = write_tokenizer(
             source.folder / TOKENIZER, folder / TOKENIZER, decoder.final_token
         )
-        _write_companions(source, folder, spec)
+        manifest = _manifest(source, decoder, sentence, spec, options, form)
+        _write_companions(source, folder, manifest, spec)
         parity = None
         if verify:
             parity = measure_parity(
@@ -132,11 +132,9 @@ def export(
             )
             if not options.allow_poor:
                 check_floor(parity, form.floor, form.name)
-        manifest = _manifest(source, decoder, sentence, spec, options, form, parity)
-        manifest = msgspec.structs.replace(
-            manifest, files=_files(folder, {MODEL_DATA: data_sha256})
-        )
-        _write_manifest(folder / MANIFEST_NAME, manifest)
+        files = _files(folder, {MODEL_DATA: data_sha256})
+        manifest = msgspec.structs.replace(manifest, parity=parity, files=files)
+        (folder / MANIFEST_NAME).write_text(tomli_w.dumps(msgspec.to_builtins(manifest)), "utf-8")
     return ExportResult(target, manifest, repaired)
 
 
@@ -187,7 +185,6 @@ def _manifest(
     spec: ModelSpec | None,
     options: ExportOptions,
     form: PrecisionFormat,
-    parity: Parity | None,
 ) -> PackageManifest:
     versions = ["harrier-edge", "onnx", "onnxruntime", "numpy"]
     return PackageManifest(
@@ -216,24 +213,36 @@ def _manifest(
         versions={name: importlib.metadata.version(name) for name in versions},
         repository=spec.source.repository if spec else "",
         revision=spec.source.revision if spec else "",
-        parity=parity,
     )
 
 
-def _write_companions(source: Checkpoint, folder: Path, spec: ModelSpec | None) -> None:
-    """Licence and the small files by which other libraries know the model."""
-    for name in (*COMPANIONS, *LICENCE_FILES):
+def _write_companions(
+    source: Checkpoint, folder: Path, manifest: PackageManifest, spec: ModelSpec | None
+) -> None:
+    """Licence, and the small files by which transformers, txtai and their like load the package.
+
+    The checkpoint's own tokenizer_config.json is not copied: it asks for padding on the left, and
+    for tokenizer classes that put another token at the end than tokenizer.json does.
+    """
+    for name in (CONFIG, *LICENCE_FILES):
         if (source.folder / name).is_file():
             shutil.copyfile(source.folder / name, folder / name)
     if spec and not any((folder / name).exists() for name in LICENCE_FILES):
         (folder / "LICENSE").write_text(catalog.licence_text(spec.name), "utf-8")
-    if (source.folder / "tokenizer_config.json").is_file():
-        config: dict[str, Any] = source.json("tokenizer_config.json")
-        # The graph wants padding on the right; Gemma's and Qwen's own say left.
-        config |= {"padding_side": "right", "add_eos_token": True}
-        (folder / "tokenizer_config.json").write_bytes(
-            msgspec.json.format(msgspec.json.encode(config), indent=2)
-        )
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    ids = {"bos_token": manifest.tokens.bos, "eos_token": manifest.tokens.final}
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": manifest.tokens.max_tokens,
+        "padding_side": "right",
+        "truncation_side": "right",
+        "clean_up_tokenization_spaces": False,
+        "pad_token": tokenizer.id_to_token(manifest.tokens.pad),
+        **{name: tokenizer.id_to_token(i) for name, i in ids.items() if i is not None},
+    }
+    (folder / TOKENIZER_CONFIG).write_bytes(
+        msgspec.json.format(msgspec.json.encode(config), indent=2)
+    )
 
 
 def _files(folder: Path, known: dict[str, str]) -> dict[str, PackageFile]:
@@ -244,10 +253,6 @@ def _files(folder: Path, known: dict[str, str]) -> dict[str, PackageFile]:
         )
         for path in sorted(folder.iterdir())
     }
-
-
-def _write_manifest(path: Path, manifest: PackageManifest) -> None:
-    path.write_text(tomli_w.dumps(msgspec.to_builtins(manifest)), "utf-8")
 
 
 @contextmanager

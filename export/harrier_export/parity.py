@@ -53,8 +53,9 @@ def row_cosines(a: npt.ArrayLike, b: npt.ArrayLike) -> npt.NDArray[np.float64]:
     """Cosine of each row of `a` (n, dim) with the same row of `b`: (n,) float64."""
     x, y = np.asarray(a, np.float64), np.asarray(b, np.float64)
     products: npt.NDArray[np.float64] = (x * y).sum(-1)
-    cosines: npt.NDArray[np.float64] = products / np.linalg.norm(x, axis=-1)
-    return cosines / np.linalg.norm(y, axis=-1)
+    lengths = np.linalg.norm(x, axis=-1) * np.linalg.norm(y, axis=-1)
+    cosines: npt.NDArray[np.float64] = products / lengths
+    return cosines
 
 
 def check_floor(parity: Parity, floor: Floor, precision: str) -> None:

@@ -48,7 +48,7 @@ def write_tokenizer(source: Path, target: Path, final_token: int) -> bool:
 def _appended(tokenizer: Tokenizer) -> list[int]:
     """What the tokenizer puts behind a text by itself."""
     bare = tokenizer.encode("a", add_special_tokens=False).ids
-    full = tokenizer.encode("a").ids
+    full: list[int] = tokenizer.encode("a").ids
     start = full.index(bare[0])
     return full[start + len(bare) :]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeGuard
 
 from harrier_edge.errors import UnsupportedModelError
 from harrier_export.architectures.config import DecoderConfig
@@ -66,5 +66,5 @@ def _rope(kind: str, table: dict[str, Any]) -> Rope:
     return Rope(float(theta), float(factor) if scaling == "linear" else 1.0)
 
 
-def _is_positive(value: object) -> bool:
+def _is_positive(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and value > 0

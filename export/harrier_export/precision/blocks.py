@@ -84,8 +84,8 @@ def _pack(codes: Bytes, bits: int) -> Bytes:
         return codes
     if codes.shape[-1] % 2:
         codes = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, 1)])
-    packed: Bytes = codes[..., ::2] | codes[..., 1::2] << 4
-    return packed
+    low, high = codes[..., ::2], codes[..., 1::2]
+    return (low | high << 4).astype(np.uint8)
 
 
 @dataclass(frozen=True)
