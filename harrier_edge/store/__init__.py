@@ -1,0 +1,1 @@
+"""The index file: schema, connection and scans."""

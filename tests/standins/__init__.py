@@ -1,0 +1,1 @@
+"""Checkpoints that stand in for Harrier's own weights."""
