@@ -34,7 +34,7 @@ from harrier_export.checkpoint import Checkpoint
 from harrier_export.graph import GraphBuilder
 from harrier_export.parity import check_floor, measure_parity
 from harrier_export.precision import PrecisionFormat, precision_format
-from harrier_export.sentence_transformers import SentenceConfig, read_sentence_config
+from harrier_export.sentence_transformers import SentenceConfig, query_prompt, read_sentence_config
 from harrier_export.tokenizer import write_tokenizer
 
 CONFIG = "config.json"
@@ -186,6 +186,7 @@ def _manifest(
     options: ExportOptions,
     form: PrecisionFormat,
 ) -> PackageManifest:
+    prompts = sentence.prompts or (spec.prompts if spec else {})
     versions = ["harrier-edge", "onnx", "onnxruntime", "numpy"]
     return PackageManifest(
         format=MANIFEST_FORMAT,
@@ -204,8 +205,8 @@ def _manifest(
                 decoder.max_positions,
             ),
         ),
-        prompts=sentence.prompts or (spec.prompts if spec else {}),
-        query_prompt=sentence.query_prompt,
+        prompts=prompts,
+        query_prompt=query_prompt(prompts, sentence.default_prompt),
         precision=Precision(
             name=form.name, linear=form.linear_description, embedding=form.embedding.description
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harrier_edge.errors import UnsupportedModelError
@@ -15,10 +16,10 @@ _QUERY_PROMPTS = ("web_search_query", "query")
 
 @dataclass(frozen=True)
 class SentenceConfig:
-    """Prompts by name, the one that queries get by default, and the limit in tokens if told."""
+    """Prompts by name, the default one if told, and the limit in tokens if told."""
 
     prompts: dict[str, str]
-    query_prompt: str
+    default_prompt: str | None
     max_tokens: int | None
 
 
@@ -31,11 +32,15 @@ def read_sentence_config(checkpoint: Checkpoint) -> SentenceConfig:
         config = checkpoint.json("config_sentence_transformers.json")
         prompts = dict(config.get("prompts") or {})
         default = config.get("default_prompt_name")
-    query_prompt = default or next((name for name in _QUERY_PROMPTS if name in prompts), "")
     max_tokens = None
     if _has(checkpoint, "sentence_bert_config.json"):
         max_tokens = checkpoint.json("sentence_bert_config.json").get("max_seq_length")
-    return SentenceConfig(prompts, query_prompt, max_tokens)
+    return SentenceConfig(prompts, default, max_tokens)
+
+
+def query_prompt(prompts: Mapping[str, str], default: str | None) -> str:
+    """The name of the prompt that a query gets by itself; empty for none."""
+    return default or next((name for name in _QUERY_PROMPTS if name in prompts), "")
 
 
 def _check_modules(checkpoint: Checkpoint) -> None:

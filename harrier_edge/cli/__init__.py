@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="harrier-edge", description="Semantic search on this device, with Harrier embeddings."
     )
-    parser.add_argument("--version", action="version", version=_LazyVersion())
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the release")
     both = argparse.ArgumentParser(add_help=False)
     both.add_argument("-q", "--quiet", action="count", default=0, help="no progress, only errors")
     both.add_argument("-v", "--verbose", action="count", default=0, help="tell more on stderr")
@@ -66,13 +66,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-class _LazyVersion(str):
-    """Looked up only when asked for, since that costs more than all other imports here."""
+class _Version(argparse.Action):
+    """Looks the version up only when asked, since that costs more than all other imports here."""
 
-    def __mod__(self, values: object) -> str:
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
 
-        return f"harrier-edge {version('harrier-edge')}"
+        parser.exit(message=f"harrier-edge {version('harrier-edge')}\n")
 
 
 def _fail(code: int, message: object) -> int:

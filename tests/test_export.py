@@ -1,0 +1,270 @@
+"""A checkpoint becomes a package, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from standins.random_checkpoint import random_checkpoint, tiny_gemma3, tiny_qwen3
+from tokenizers import Tokenizer
+
+from harrier_edge import Embedder, catalog
+from harrier_edge.errors import CheckpointError, ExportError, FidelityError, UsageError
+from harrier_edge.package import open_package
+from harrier_export import ExportOptions, export, parity, precision
+from harrier_export.precision import Floor
+from harrier_export.tokenizer import write_tokenizer
+
+FAST = ExportOptions(precision="fp32", verify=False)
+
+
+def test_a_package_says_what_it_is(tiny_package: Path, tiny_gemma: Path) -> None:
+    """The manifest holds what the runtime needs, and every file's size and hash."""
+    package = open_package(tiny_package)
+    manifest = package.manifest
+    assert (manifest.name, manifest.architecture) == ("tiny-gemma", "gemma3_text")
+    assert (manifest.dimension, manifest.precision.name) == (64, "fp32")
+    assert (manifest.tokens.bos, manifest.tokens.final, manifest.tokens.pad) == (2, 1, 0)
+    assert manifest.tokens.max_tokens == 4096
+    assert manifest.prompts == catalog.load("harrier-270m").prompts
+    assert manifest.query_prompt == "web_search_query"
+    assert manifest.versions.keys() == {"harrier-edge", "onnx", "onnxruntime", "numpy"}
+    files = {path.name for path in tiny_package.iterdir()} - {"manifest.toml"}
+    assert manifest.files.keys() == files
+    assert (tiny_package / "config.json").read_bytes() == (tiny_gemma / "config.json").read_bytes()
+
+
+def test_the_graph_has_the_plain_form(tiny_package: Path) -> None:
+    """Two int64 inputs, one float32 output, in operators that ONNX's own checker accepts."""
+    model = onnx.load(tiny_package / "model.onnx", load_external_data=False)
+    described = {
+        value.name: (
+            value.type.tensor_type.elem_type,
+            [d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim],
+        )
+        for value in [*model.graph.input, *model.graph.output]
+    }
+    assert described == {
+        "input_ids": (onnx.TensorProto.INT64, ["batch", "sequence"]),
+        "attention_mask": (onnx.TensorProto.INT64, ["batch", "sequence"]),
+        "sentence_embedding": (onnx.TensorProto.FLOAT, ["batch", 64]),
+    }
+    assert {node.domain for node in model.graph.node} <= {"", "com.microsoft"}
+
+
+def test_plain_onnxruntime_gives_the_same_vectors(
+    tiny_package: Path, tiny_embedder: Embedder
+) -> None:
+    """The package needs none of this project's code: a tokenizer and a session will do."""
+    texts = ["A falcon.", "", "the word in many words " * 9]
+    tokenizer = Tokenizer.from_file(str(tiny_package / "tokenizer.json"))
+    tokenizer.enable_padding(pad_id=0)
+    encoded = tokenizer.encode_batch(texts)
+    session = onnxruntime.InferenceSession(str(tiny_package / "model.onnx"))
+    (vectors,) = session.run(
+        None,
+        {
+            "input_ids": np.array([e.ids for e in encoded]),
+            "attention_mask": np.array([e.attention_mask for e in encoded]),
+        },
+    )
+    assert np.array_equal(vectors, tiny_embedder.encode(texts))
+
+
+@pytest.mark.parametrize("bits", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize("config", [tiny_gemma3(), tiny_qwen3()], ids=["gemma3", "qwen3"])
+def test_vectors_do_not_depend_on_the_batch(
+    tmp_path: Path, tiny_gemma: Path, bits: str, config: dict[str, object]
+) -> None:
+    """In every precision a text has the same bits alone and in a mixed batch."""
+    checkpoint = random_checkpoint(
+        tmp_path / "model", config=config, tokenizer=tiny_gemma / "tokenizer.json"
+    )
+    options = ExportOptions(precision=bits, verify=False)
+    embedder = Embedder(export(checkpoint, tmp_path / "package", options).folder)
+    texts = ["word " * n for n in (1, 40, 3, 17, 90)] + ["", "日本語"]
+    together = embedder.encode(texts)
+    assert all(np.array_equal(embedder.encode(t), v) for t, v in zip(texts, together, strict=True))
+
+
+def test_precisions_of_weights_and_embeddings_are_chosen_apart(
+    tmp_path: Path, tiny_gemma: Path
+) -> None:
+    """Each setting shows in the manifest and in the graph's operators."""
+    options = ExportOptions(
+        precision="int4",
+        block_size=32,
+        asymmetric=False,
+        embedding="int4",
+        embedding_block_size=16,
+        verify=False,
+    )
+    result = export(tiny_gemma, tmp_path / "package", options)
+    assert "MatMulNBits 4 bit, block 32, symmetric" in result.manifest.precision.linear
+    assert "GatherBlockQuantized 4 bit, block 16" in result.manifest.precision.embedding
+    model = onnx.load(result.folder / "model.onnx", load_external_data=False)
+    kinds = {node.op_type for node in model.graph.node}
+    assert {"MatMulNBits", "GatherBlockQuantized", "GroupQueryAttention"} <= kinds
+    assert "MatMul" not in kinds
+    assert np.isfinite(Embedder(result.folder).encode("a")).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (ExportOptions(precision="fp16"), "precision 'fp16' is unknown"),
+        (ExportOptions(embedding="int2"), "embedding precision 'int2' is unknown"),
+        (ExportOptions(block_size=48), "block size 48"),
+        (ExportOptions(embedding_block_size=8), "block size 8"),
+    ],
+)
+def test_options_that_cannot_work_are_named(
+    tmp_path: Path, tiny_gemma: Path, options: ExportOptions, message: str
+) -> None:
+    """Each error names the value and what was wanted."""
+    with pytest.raises(UsageError, match=message):
+        export(tiny_gemma, tmp_path / "package", options)
+
+
+def test_a_package_that_exists_is_replaced_only_on_demand(tmp_path: Path, tiny_gemma: Path) -> None:
+    """Without overwrite it is refused, with it exchanged, and no other folder is ever replaced."""
+    target = tmp_path / "package"
+    export(tiny_gemma, target, FAST)
+    (target / "mark").touch()
+    with pytest.raises(ExportError, match="exists already"):
+        export(tiny_gemma, target, FAST)
+    assert (target / "mark").exists()
+    overwrite = ExportOptions(precision="fp32", verify=False, overwrite=True)
+    export(tiny_gemma, target, overwrite)
+    assert not (target / "mark").exists()
+    other = tmp_path / "documents"
+    other.mkdir()
+    with pytest.raises(ExportError, match="not a model package, so it is not replaced"):
+        export(tiny_gemma, other, overwrite)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["documents", "package"]
+
+
+def test_a_failed_replacement_keeps_the_old_package(tmp_path: Path, own_gemma: Path) -> None:
+    """What stood at the target still loads when its successor cannot be made."""
+    target = tmp_path / "package"
+    export(own_gemma, target, FAST)
+    weights = own_gemma / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(CheckpointError):
+        export(own_gemma, target, ExportOptions(precision="fp32", verify=False, overwrite=True))
+    assert Embedder(target).encode("a").shape == (64,)
+
+
+def command(checkpoint: Path, target: Path) -> list[str]:
+    """`harrier-edge export` without verification."""
+    start = [sys.executable, "-m", "harrier_edge", "export", str(checkpoint), "-o", str(target)]
+    return [*start, "--precision", "fp32", "--no-verify"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
+def test_a_full_disk_is_told_and_nothing_is_left(tmp_path: Path, tiny_gemma: Path) -> None:
+    """The message says what to do, and no part of a package stays."""
+    target = tmp_path / "packages" / "package"
+    limited = f"ulimit -f 300; exec {' '.join(command(tiny_gemma, target))}"
+    run = subprocess.run(["bash", "-c", limited], capture_output=True, text=True)
+    assert run.returncode == 1, run.stderr
+    assert f"{target}: cannot be written" in run.stderr
+    assert "Free space" in run.stderr
+    assert list(target.parent.iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_killed_export_leaves_nothing_that_loads(tmp_path: Path, tiny_gemma: Path) -> None:
+    """Killed while it writes, it leaves a hidden folder that is no package, and can run again."""
+    config = {**tiny_gemma3(), "hidden_size": 512, "intermediate_size": 4096}
+    checkpoint = random_checkpoint(
+        tmp_path / "larger", config=config, tokenizer=tiny_gemma / "tokenizer.json"
+    )
+    target = tmp_path / "packages" / "package"
+    target.parent.mkdir()
+    process = subprocess.Popen(command(checkpoint, target))
+    deadline = time.monotonic() + 60
+    while not list(target.parent.glob(".*/model.onnx_data")) and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
+    assert not target.exists()
+    left = list(target.parent.iterdir())
+    assert len(left) == 1
+    assert not (left[0] / "manifest.toml").exists()
+    assert Embedder(export(checkpoint, target, FAST).folder).dimension == 512
+
+
+def test_the_final_token_is_added_where_it_lacks(tmp_path: Path, own_gemma: Path) -> None:
+    """A tokenizer that forgets the final token is repaired at export, and that is told."""
+    path = own_gemma / "tokenizer.json"
+    whole = Tokenizer.from_file(str(path)).encode("a word").ids
+    data = json.loads(path.read_text("utf-8"))
+    processors = [
+        None,
+        {**data["post_processor"], "single": data["post_processor"]["single"][:-1]},
+        {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+    ]
+    for number, processor in enumerate(processors):
+        path.write_text(json.dumps({**data, "post_processor": processor}), "utf-8")
+        result = export(own_gemma, tmp_path / f"package-{number}", FAST)
+        assert result.tokenizer_repaired
+        ids = Tokenizer.from_file(str(result.folder / "tokenizer.json")).encode("a word").ids
+        assert ids == (whole if number == 1 else whole[1:])
+        Embedder(result.folder)
+
+
+def test_a_sound_tokenizer_is_not_touched(tiny_gemma: Path, tmp_path: Path) -> None:
+    """It gives the same ids; only truncation and padding, which cut in silence, are taken out."""
+    tokenizer = Tokenizer.from_file(str(tiny_gemma / "tokenizer.json"))
+    tokenizer.enable_truncation(4)
+    tokenizer.save(str(tmp_path / "cutting.json"))
+    assert not write_tokenizer(tmp_path / "cutting.json", tmp_path / "out.json", 1)
+    written = Tokenizer.from_file(str(tmp_path / "out.json"))
+    tokenizer.no_truncation()
+    assert written.encode("a long word").ids == tokenizer.encode("a long word").ids
+
+
+@pytest.mark.parametrize(
+    ("content", "final", "message"),
+    [
+        ("{", 1, "is not a tokenizer"),
+        (None, 9999, "has no token 9999"),
+        (None, 0, r"ends inputs with \['<eos>'\]"),
+    ],
+)
+def test_a_tokenizer_of_another_model_is_named(
+    tiny_gemma: Path, tmp_path: Path, content: str | None, final: int, message: str
+) -> None:
+    """It is not bent into shape where it says something else."""
+    source = tmp_path / "tokenizer.json"
+    source.write_text(content or (tiny_gemma / "tokenizer.json").read_text("utf-8"), "utf-8")
+    with pytest.raises(CheckpointError, match=message):
+        write_tokenizer(source, tmp_path / "out.json", final)
+
+
+def test_a_poor_package_is_refused_unless_allowed(
+    tmp_path: Path, tiny_gemma: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under its floor nothing is left; with allow_poor the parity stands in the manifest."""
+    monkeypatch.setattr(parity, "MAX_TEXT_TOKENS", 100)
+    monkeypatch.setitem(precision._FLOORS, "int4", Floor(mean_cosine=0.99999))
+    options = ExportOptions(precision="int4")
+    with pytest.raises(FidelityError, match=r"int4: cosine .* wanted mean at least 0\.99999"):
+        export(tiny_gemma, tmp_path / "package", options)
+    assert list(tmp_path.iterdir()) == []
+    options = ExportOptions(precision="int4", allow_poor=True)
+    measured = export(tiny_gemma, tmp_path / "package", options).manifest.parity
+    assert measured is not None
+    assert 0 < measured.mean_cosine < 0.99999
+    assert measured.texts >= 64
+    with pytest.raises(FidelityError):
+        parity.check_floor(measured, Floor(min_cosine=0.99999), "int4")

@@ -1,0 +1,86 @@
+"""Weights in 8 or 4 bits."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from harrier_edge.errors import UsageError
+from harrier_export.precision import precision_format
+from harrier_export.precision.blocks import Quantized, quantize
+
+
+def expand(q: Quantized, bits: int, columns: int) -> np.ndarray:
+    """What the stored integers stand for: (rows, columns)."""
+    codes = q.packed
+    if bits == 4:
+        codes = np.stack([codes & 15, codes >> 4], -1).reshape(*codes.shape[:2], -1)
+    values = (codes.astype(np.float32) - q.zeros[..., None]) * q.scales[..., None]
+    return values.reshape(len(values), -1)[:, :columns]
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("asymmetric", [False, True])
+@pytest.mark.parametrize("block_size", [16, 32])
+def test_no_weight_is_further_off_than_half_a_step(
+    bits: int, asymmetric: bool, block_size: int
+) -> None:
+    """Rounding is to the nearest code, but for what 4 bits clip to round the rest finer."""
+    rows = np.random.default_rng(0).standard_normal((8, 96)).astype(np.float32)
+    rows[0] += 3  # one row far from zero
+    rows[1] = 0
+    q = quantize(rows, bits, block_size, asymmetric)
+    error = np.abs(expand(q, bits, 96) - rows).reshape(8, -1, block_size)
+    step = np.abs(q.scales)[..., None]
+    assert (error[1] == 0).all()
+    if bits == 8:
+        assert (error <= step * 0.5001).all()
+    else:
+        assert (error <= step * 0.5001).mean() > 0.9
+    assert np.isfinite(q.scales).all()
+
+
+def test_a_zero_point_helps_blocks_far_from_zero() -> None:
+    """Asymmetric blocks spend their codes where the weights are."""
+    rows = np.random.default_rng(1).uniform(2, 3, (4, 64)).astype(np.float32)
+    errors = [np.abs(expand(quantize(rows, 4, 32, a), 4, 64) - rows).mean() for a in (False, True)]
+    assert errors[1] < errors[0]
+
+
+def test_a_finer_block_errs_less() -> None:
+    """The reason for small blocks."""
+    rows = np.random.default_rng(2).standard_normal((16, 256)).astype(np.float32)
+    errors = [
+        np.square(expand(quantize(rows, 4, size, True), 4, 256) - rows).mean()
+        for size in (16, 64, 256)
+    ]
+    assert errors == sorted(errors)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_short_last_block_is_filled(bits: int) -> None:
+    """Columns need not be a multiple of the block."""
+    rows = np.random.default_rng(3).standard_normal((3, 40)).astype(np.float32)
+    q = quantize(rows, bits, 32, False)
+    assert q.packed.shape == (3, 2, 32 * bits // 8)
+    assert np.abs(expand(q, bits, 40) - rows).max() < (0.02 if bits == 8 else 0.35)
+
+
+def test_early_layers_are_written_finer() -> None:
+    """How many, follows the precision and a limit in bytes."""
+
+    def early(name: str, layer_parameters: int) -> int:
+        form = precision_format(name, layers=18, layer_parameters=layer_parameters)
+        return sum(form.linear_of(i) is not form.linear for i in range(18))
+
+    assert early("fp32", 10**6) == 0
+    assert early("int4", 10**6) == 6
+    assert early("int8", 10**6) == 8
+    assert early("int8", 16 * 10**6) == 4
+    assert early("int8", 10**9) == 0
+
+
+def test_unknown_precisions_are_named() -> None:
+    """With those that there are."""
+    with pytest.raises(UsageError, match=r"'q4' is unknown; wanted fp32, int8, int4"):
+        precision_format("q4", layers=1, layer_parameters=1)
