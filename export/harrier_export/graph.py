@@ -15,6 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 Array = npt.NDArray[Any]
 
+INT32, INT64, FLOAT = TensorProto.INT32, TensorProto.INT64, TensorProto.FLOAT  # element types
+
 MICROSOFT = (
     "com.microsoft"  # https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 )

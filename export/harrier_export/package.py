@@ -13,7 +13,6 @@ from pathlib import Path
 
 import msgspec
 import tomli_w
-from tokenizers import Tokenizer
 
 from harrier_edge import catalog
 from harrier_edge.errors import CheckpointError, ExportError, UsageError
@@ -35,10 +34,9 @@ from harrier_export.graph import GraphBuilder
 from harrier_export.parity import check_floor, measure_parity
 from harrier_export.precision import PrecisionFormat, precision_format
 from harrier_export.sentence_transformers import SentenceConfig, query_prompt, read_sentence_config
-from harrier_export.tokenizer import write_tokenizer
+from harrier_export.tokenizer import write_tokenizer, write_tokenizer_config
 
 CONFIG = "config.json"
-TOKENIZER_CONFIG = "tokenizer_config.json"
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
 MAX_TOKENS = 32768  # what Harrier's cards give, also where the config says more
 
@@ -220,30 +218,13 @@ def _manifest(
 def _write_companions(
     source: Checkpoint, folder: Path, manifest: PackageManifest, spec: ModelSpec | None
 ) -> None:
-    """Licence, and the small files by which transformers, txtai and their like load the package.
-
-    The checkpoint's own tokenizer_config.json is not copied: it asks for padding on the left, and
-    for tokenizer classes that put another token at the end than tokenizer.json does.
-    """
+    """Licence, and the small files by which transformers, txtai and their like load the package."""
     for name in (CONFIG, *LICENCE_FILES):
         if (source.folder / name).is_file():
             shutil.copyfile(source.folder / name, folder / name)
     if spec and not any((folder / name).exists() for name in LICENCE_FILES):
         (folder / "LICENSE").write_text(catalog.licence_text(spec.name), "utf-8")
-    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
-    ids = {"bos_token": manifest.tokens.bos, "eos_token": manifest.tokens.final}
-    config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "model_max_length": manifest.tokens.max_tokens,
-        "padding_side": "right",
-        "truncation_side": "right",
-        "clean_up_tokenization_spaces": False,
-        "pad_token": tokenizer.id_to_token(manifest.tokens.pad),
-        **{name: tokenizer.id_to_token(i) for name, i in ids.items() if i is not None},
-    }
-    (folder / TOKENIZER_CONFIG).write_bytes(
-        msgspec.json.format(msgspec.json.encode(config), indent=2)
-    )
+    write_tokenizer_config(folder, manifest.tokens)
 
 
 def _files(folder: Path, known: dict[str, str]) -> dict[str, PackageFile]:

@@ -1,4 +1,4 @@
-"""The checkpoint's tokenizer, made to end every input with the model's final token."""
+"""The tokenizer's files, made to end every input with the model's final token."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from harrier_edge.errors import CheckpointError
+from harrier_edge.package import TOKENIZER
+from harrier_edge.spec import Tokens
 
+CONFIG = "tokenizer_config.json"
 _TYPE = 0
 
 
@@ -43,6 +46,25 @@ def write_tokenizer(source: Path, target: Path, final_token: int) -> bool:
         data["post_processor"] = _append(data.get("post_processor"), final, final_token)
     target.write_text(json.dumps(data, ensure_ascii=False, separators=(",", ":")), "utf-8")
     return not appended
+
+
+def write_tokenizer_config(folder: Path, tokens: Tokens) -> None:
+    """Write tokenizer_config.json, by which transformers reads the tokenizer.json in `folder`.
+
+    The checkpoint's own is not copied: it asks for padding on the left, and for tokenizer classes
+    that put another token at the end than tokenizer.json does.
+    """
+    tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
+    ids = {"pad_token": tokens.pad, "bos_token": tokens.bos, "eos_token": tokens.final}
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": tokens.max_tokens,
+        "padding_side": "right",
+        "truncation_side": "right",
+        "clean_up_tokenization_spaces": False,
+        **{name: tokenizer.id_to_token(i) for name, i in ids.items() if i is not None},
+    }
+    (folder / CONFIG).write_text(json.dumps(config, ensure_ascii=False, indent=2), "utf-8")
 
 
 def _appended(tokenizer: Tokenizer) -> list[int]:

@@ -72,7 +72,8 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from importlib.metadata import version
 
-        parser.exit(message=f"harrier-edge {version('harrier-edge')}\n")
+        print(f"harrier-edge {version('harrier-edge')}")
+        parser.exit()
 
 
 def _fail(code: int, message: object) -> int:

@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import TensorProto
 
 from harrier_export.checkpoint import Checkpoint
-from harrier_export.graph import MICROSOFT, GraphBuilder
+from harrier_export.graph import FLOAT, INT32, INT64, MICROSOFT, GraphBuilder
 from harrier_export.precision import PrecisionFormat
 
 
@@ -83,14 +82,14 @@ class DecoderBuilder:
         self._ropes: dict[Rope, tuple[str, str]] = {}
 
         g = graph
-        self._ids = g.input("input_ids", TensorProto.INT64, ["batch", "sequence"])
-        mask = g.input("attention_mask", TensorProto.INT64, ["batch", "sequence"])
+        self._ids = g.input("input_ids", INT64, ["batch", "sequence"])
+        mask = g.input("attention_mask", INT64, ["batch", "sequence"])
         lengths = g.node("ReduceSum", mask, g.constant([1], np.int64), keepdims=0, name="lengths")
         self._last = g.node("Sub", lengths, g.constant(1, np.int64), name="last")
-        self._seqlens_k = g.node("Cast", self._last, to=TensorProto.INT32, name="seqlens_k")
+        self._seqlens_k = g.node("Cast", self._last, to=INT32, name="seqlens_k")
         width = g.node("Shape", self._ids, start=1, end=2, name="width")
         self._width = g.node("Squeeze", width, name="width.scalar")
-        self._total = g.node("Cast", self._width, to=TensorProto.INT32, name="total_length")
+        self._total = g.node("Cast", self._width, to=INT32, name="total_length")
 
     def embed(self, scale: float = 1.0) -> str:
         """Token embeddings times `scale`: (batch, sequence, hidden)."""
@@ -176,7 +175,7 @@ class DecoderBuilder:
         g.output(
             embedding,
             "sentence_embedding",
-            TensorProto.FLOAT,
+            FLOAT,
             ["batch", self.decoder.hidden_size],
         )
 
@@ -213,7 +212,7 @@ class DecoderBuilder:
             column = g.node("Unsqueeze", positions, g.constant([1], np.int64))
             angles = g.node(
                 "Mul",
-                g.node("Cast", column, to=TensorProto.FLOAT),
+                g.node("Cast", column, to=FLOAT),
                 g.constant(frequencies, np.float32),
                 name=f"{name}.angles",
             )

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from onnx import TensorProto
 
 from harrier_export.checkpoint import Float32, Tensor
-from harrier_export.graph import MICROSOFT, GraphBuilder
+from harrier_export.graph import FLOAT, MICROSOFT, GraphBuilder
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -151,7 +150,7 @@ class ExpandedLinear:
         zero = graph.constant(128, np.float32)
         by_block = graph.constant([rows, -(-columns // self.block_size), 1], np.int64)
         padded = graph.constant([rows, -1], np.int64)
-        values = graph.node("Sub", graph.node("Cast", codes, to=TensorProto.FLOAT), zero)
+        values = graph.node("Sub", graph.node("Cast", codes, to=FLOAT), zero)
         values = graph.node("Mul", values, graph.node("Reshape", scales, by_block))
         values = graph.node("Reshape", values, padded)
         start, end, axis = (graph.constant([n], np.int64) for n in (0, columns, 1))
