@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(shell find harrier_edge export models -type f -not -path '*/__pycache__/*')
 # Stand-ins are made by the tests' own scripts and kept outside the checkout.
-STANDINS := PYTHONPATH=tests $(BIN)/python -m standins
+STANDINS := cd tests && ../$(BIN)/python -m standins
 
 DEMO := .harrier
 DEMO_PACKAGE := $(DEMO)/gemma3-270m-int8
@@ -30,7 +30,7 @@ demo: $(DEMO_PACKAGE)/manifest.toml $(DEMO)/notes
 	@$(BIN)/harrier-edge status --db $(DEMO_DB)
 
 test: $(VENV)/dev $(VENV)/installed lint
-	$(BIN)/python -m pytest
+	$(BIN)/pytest
 
 lint: $(VENV)/dev $(VENV)/installed
 	$(BIN)/ruff check .
@@ -53,7 +53,7 @@ clean:
 
 $(DEMO_PACKAGE)/manifest.toml: $(VENV)/standin $(VENV)/installed
 	@echo "== Make the stand-in for Harrier-270M, whose weights are not to be had here"
-	$(STANDINS).gemma3_270m
+	($(STANDINS).gemma3_270m)
 	@echo; echo "== Export it"
 	$(BIN)/harrier-edge export "$$($(STANDINS).gemma3_270m)" -o $(DEMO_PACKAGE) --precision int8 --overwrite
 	@touch $@
