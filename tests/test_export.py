@@ -20,7 +20,7 @@ from harrier_edge import Embedder, catalog
 from harrier_edge.errors import CheckpointError, ExportError, FidelityError, UsageError
 from harrier_edge.package import open_package
 from harrier_export import ExportOptions, export, parity, precision
-from harrier_export.precision import Floor
+from harrier_export.precision import PRECISIONS, Floor
 from harrier_export.tokenizer import write_tokenizer
 
 FAST = ExportOptions(precision="fp32", verify=False)
@@ -79,7 +79,7 @@ def test_plain_onnxruntime_gives_the_same_vectors(
     assert np.array_equal(vectors, tiny_embedder.encode(texts))
 
 
-@pytest.mark.parametrize("bits", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize("bits", PRECISIONS)
 @pytest.mark.parametrize("config", [tiny_gemma3(), tiny_qwen3()], ids=["gemma3", "qwen3"])
 def test_vectors_do_not_depend_on_the_batch(
     tmp_path: Path, tiny_gemma: Path, bits: str, config: dict[str, object]

@@ -33,17 +33,17 @@ FLOORS = {
         {"__main__"},
     ),
     "harrier_export": (
-        {"checkpoint", "graph", "texts", "reference", "tokenizer"},
+        {"checkpoint", "graph", "texts", "reference", "tokenizer", "smoothing", "rounding"},
         {"precision", "sentence_transformers"},
         {"architectures"},
-        {"parity"},
+        {"calibrate", "parity"},
         {"package"},
     ),
 }
 OWNERS = {
     "apsw": {"harrier_edge.store.database"},
     "sqlite_vec": {"harrier_edge.store.database"},
-    "onnxruntime": {"harrier_edge.session"},
+    "onnxruntime": {"harrier_edge.session", "harrier_export.calibrate"},
     "tokenizers": {"harrier_edge.tokens", "harrier_export.tokenizer"},
     "onnx": {"harrier_export.graph"},
     "safetensors": {"harrier_export.checkpoint"},
@@ -162,7 +162,8 @@ def test_the_wheel_is_what_is_tested_and_it_is_whole() -> None:
     shipped = {file.name for file in models.iterdir()}
     wanted = {file.name for file in (ROOT / "models").iterdir() if file.is_file()}
     assert shipped - {"__pycache__"} == wanted
-    assert resources.files(harrier_export).joinpath("texts.txt").is_file()
+    for name in ("texts.txt", "calibration.txt"):
+        assert resources.files(harrier_export).joinpath(name).is_file()
 
 
 def test_the_example_of_the_readme_runs(tiny_package: Path, tmp_path: Path) -> None:

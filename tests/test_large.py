@@ -86,14 +86,25 @@ def test_fp32_is_the_reference_alone_and_in_mixed_batches(
     assert row_cosines(mixed[short], wanted[short]).min() >= 0.9999
 
 
-def test_int8_is_faithful(standin: Path, texts: list[list[int]], wanted: Vectors) -> None:
-    """Mean cosine 0.999 over the parity texts."""
-    package = cached_package(standin, "int8")
+@pytest.mark.parametrize(
+    ("precision", "mean", "least"), [("int8", 0.996, 0.975), ("int8-block", 0.999, 0.99)]
+)
+def test_8_bits_are_faithful(
+    standin: Path,
+    texts: list[list[int]],
+    wanted: Vectors,
+    precision: str,
+    mean: float,
+    least: float,
+) -> None:
+    """Mean and minimum cosine over the parity texts, of which none was seen in calibration."""
+    package = cached_package(standin, precision)
     session = Session(package / "model.onnx", dimension=640, pad_token=0)
     seen = np.empty_like(wanted)
     for rows in token_batches([len(ids) for ids in texts]):
         seen[rows] = session.run([texts[row] for row in rows])
-    assert row_cosines(seen, wanted).mean() >= 0.999
+    assert row_cosines(seen, wanted).mean() >= mean
+    assert row_cosines(seen, wanted).min() >= least
 
 
 def test_the_same_in_the_shape_of_the_0_6b() -> None:
@@ -176,7 +187,7 @@ def test_token_ids_are_the_published_ones(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs RLIMIT_DATA")
-@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+@pytest.mark.parametrize("precision", ["fp32", "int8-block", "int4"])
 def test_an_export_needs_less_memory_than_its_largest_tensor(
     tmp_path: Path, precision: str
 ) -> None:

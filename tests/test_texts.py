@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from harrier_edge.spec import ModelSpec, read_table
-from harrier_export.texts import SEPARATOR, parity_texts
+from harrier_export.texts import SEPARATOR, calibration_texts, parity_texts
 
 MODELS = Path(__file__).parents[1] / "models"
 
@@ -73,3 +73,13 @@ def test_queries_come_with_the_models_own_prompts(texts: list[str], name: str) -
     queries = [text for text in texts if text.startswith(prompt)]
     assert len(queries) >= 2
     assert all(query[len(prompt) :].strip() for query in queries)
+
+
+def test_calibration_texts_are_others_and_as_various(texts: list[str]) -> None:
+    """What a package is measured on is nothing that it was calibrated on."""
+    calibration = calibration_texts()
+    assert len(calibration) >= 100
+    assert not set(calibration) & set(texts)
+    assert all(text.strip() for text in calibration)
+    assert len(set().union(*map(scripts, calibration))) >= 12
+    assert sum(text.startswith("Instruct: ") for text in calibration) >= 20

@@ -35,6 +35,7 @@ class Tensor:
     shape: tuple[int, ...]
     path: Path
     on_read: Callable[[int], None]  # is told how many elements were read
+    feedback: Float32 | None = None  # what calibration knows of its inputs, for `rounding`
 
     def array(self) -> Float32:
         """All of it. Raises CheckpointError where a value is not finite."""

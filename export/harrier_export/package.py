@@ -26,18 +26,22 @@ from harrier_edge.spec import (
     Precision,
     Tokens,
 )
+from harrier_edge.tokens import Tokenizer
 from harrier_export import reference
 from harrier_export.architectures import architecture_of
 from harrier_export.architectures.decoder import Decoder, DecoderBuilder
+from harrier_export.calibrate import Calibration
 from harrier_export.checkpoint import Checkpoint
 from harrier_export.graph import GraphBuilder
 from harrier_export.parity import check_floor, measure_parity
 from harrier_export.precision import PrecisionFormat, precision_format
 from harrier_export.sentence_transformers import SentenceConfig, query_prompt, read_sentence_config
+from harrier_export.texts import calibration_texts
 from harrier_export.tokenizer import write_tokenizer, write_tokenizer_config
 
 CONFIG = "config.json"
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
+CALIBRATION_TEXT_TOKENS = 512
 MAX_TOKENS = 32768  # what Harrier's cards give, also where the config says more
 
 Progress = Callable[[str, int, int], None]  # stage, done, of how many
@@ -50,7 +54,8 @@ class ExportOptions:
     `model` is a name of the catalogue: the checkpoint is held to its published hashes and shape,
     and `name` is by default the same (else the checkpoint folder's). `verify` measures parity
     against transformers: by default where it is installed. `allow_poor` accepts a package under
-    its precision's floor, `overwrite` replaces one that stands at the target.
+    its precision's floor, `overwrite` replaces one that stands at the target. `calibration` is a
+    file of texts like `calibration.txt` here, from which int8 learns how to round.
     """
 
     precision: str = "int8"
@@ -63,6 +68,7 @@ class ExportOptions:
     verify: bool | None = None
     allow_poor: bool = False
     overwrite: bool = False
+    calibration: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -112,15 +118,24 @@ def export(
         _check_against(spec, source, decoder, sentence)
 
     with _whole_or_nothing(target, options.overwrite) as folder:
-        with closing(GraphBuilder(folder / MODEL_DATA)) as graph:
-            architecture.build(
-                DecoderBuilder(graph, source, decoder, form, architecture.norm_offset)
-            )
-            source.refuse_unused(architecture.is_ignored)
-            data_sha256 = graph.save(folder / MODEL)
         repaired = write_tokenizer(
             source.folder / TOKENIZER, folder / TOKENIZER, decoder.final_token
         )
+        calibration = None
+        if form.calibrated:
+            calibration = Calibration(
+                source,
+                decoder,
+                architecture,
+                _calibration_tokens(folder, decoder, options.calibration),
+                lambda done, total: on_progress("calibrate", done, total),
+            )
+        with closing(GraphBuilder(folder / MODEL_DATA)) as graph:
+            architecture.build(
+                DecoderBuilder(graph, source, decoder, form, architecture.norm_offset, calibration)
+            )
+            source.refuse_unused(architecture.is_ignored)
+            data_sha256 = graph.save(folder / MODEL)
         manifest = _manifest(source, decoder, sentence, spec, options, form)
         _write_companions(source, folder, manifest, spec)
         parity = None
@@ -225,6 +240,16 @@ def _write_companions(
     if spec and not any((folder / name).exists() for name in LICENCE_FILES):
         (folder / "LICENSE").write_text(catalog.licence_text(spec.name), "utf-8")
     write_tokenizer_config(folder, manifest.tokens)
+
+
+def _calibration_tokens(folder: Path, decoder: Decoder, own: Path | None) -> list[list[int]]:
+    """The calibration texts, ours or those of a file, as token ids of the package in `folder`."""
+    tokenizer = Tokenizer(
+        folder / TOKENIZER,
+        final_token=decoder.final_token,
+        max_tokens=min(CALIBRATION_TEXT_TOKENS, decoder.max_positions),
+    )
+    return [text.ids for text in tokenizer.encode(calibration_texts(own))]
 
 
 def _files(folder: Path, known: dict[str, str]) -> dict[str, PackageFile]:

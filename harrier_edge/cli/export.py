@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("checkpoint", type=Path, help="folder with config.json and safetensors")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
-    parser.add_argument("--precision", default="int8", help="fp32, int8 (default) or int4")
+    parser.add_argument(
+        "--precision", default="int8", help="fp32, int8 (default), int8-block or int4"
+    )
     parser.add_argument("--block-size", type=int, metavar="N", help="weights that share a scale")
     parser.add_argument(
         "--asymmetric",
@@ -27,6 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--embedding", metavar="PRECISION", help="of the embedding table: fp32, int8 or int4"
     )
     parser.add_argument("--embedding-block-size", type=int, default=32, metavar="N")
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="texts to calibrate int8 on, separated by lines of %%%% (default: the exporter's own)",
+    )
     parser.add_argument(
         "--model", help="hold the checkpoint to this model of the catalogue: hashes, shape, prompts"
     )
@@ -70,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
                 verify=args.verify,
                 allow_poor=args.allow_poor,
                 overwrite=args.overwrite,
+                calibration=args.calibration,
             ),
             progress,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from harrier_edge.errors import UnsupportedModelError
 from harrier_export.architectures import gemma3, qwen3
 from harrier_export.architectures.decoder import Decoder, DecoderBuilder
+from harrier_export.precision import Rows
 
 
 @dataclass(frozen=True)
@@ -16,8 +18,18 @@ class Architecture:
     """How one kind of decoder is read from its config and written as a graph."""
 
     read: Callable[[dict[str, Any]], Decoder]
-    build: Callable[[DecoderBuilder], None]
+    layer: Callable[[DecoderBuilder, Rows, int], Rows]  # writes one layer
+    embedding_scale: Callable[[Decoder], float]
     norm_offset: float  # added to every norm's weight
+    norms_before: tuple[str, str]  # attention, and the feed-forward net
+
+    def build(self, b: DecoderBuilder) -> None:
+        """Write the graph from token ids to sentence embedding."""
+        h = b.embed(self.embedding_scale(b.decoder))
+        for i in range(len(b.decoder.layers)):
+            b.only_ends = i == len(b.decoder.layers) - 1
+            h = self.layer(b, h, i)
+        b.pool(h)
 
     @staticmethod
     def is_ignored(tensor: str) -> bool:
@@ -26,8 +38,20 @@ class Architecture:
 
 
 ARCHITECTURES = {
-    "gemma3_text": Architecture(gemma3.read, gemma3.build, norm_offset=1.0),
-    "qwen3": Architecture(qwen3.read, qwen3.build, norm_offset=0.0),
+    "gemma3_text": Architecture(
+        gemma3.read,
+        gemma3.layer,
+        embedding_scale=lambda d: math.sqrt(d.hidden_size),
+        norm_offset=1.0,
+        norms_before=("input_layernorm", "pre_feedforward_layernorm"),
+    ),
+    "qwen3": Architecture(
+        qwen3.read,
+        qwen3.layer,
+        embedding_scale=lambda d: 1.0,
+        norm_offset=0.0,
+        norms_before=("input_layernorm", "post_attention_layernorm"),
+    ),
 }
 
 

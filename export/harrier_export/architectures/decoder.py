@@ -8,12 +8,13 @@ https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from harrier_export.checkpoint import Checkpoint
+from harrier_export.checkpoint import Checkpoint, Float32, Tensor
 from harrier_export.graph import FLOAT, INT32, INT64, MICROSOFT, GraphBuilder
-from harrier_export.precision import PrecisionFormat
+from harrier_export.precision import PrecisionFormat, Rows
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,18 @@ class Decoder:
         return self.hidden_size * (attention + 3 * self.intermediate_size)
 
 
+class Calibrated(Protocol):
+    """What calibration gives to a builder; see `harrier_export.calibrate.Calibration`."""
+
+    def adjust(self, tensor: Tensor) -> Tensor:
+        """A tensor as it should be quantized."""
+
+    def first_token(self, name: str) -> Float32 | None:
+        """What the weight `name` makes of the token that begins every text, if there is one."""
+
+
 class DecoderBuilder:
-    """Writes one decoder's nodes: values in and out are names of (batch, sequence, …) tensors."""
+    """Writes one decoder's nodes: values in and out are (batch, sequence, …)."""
 
     def __init__(
         self,
@@ -71,52 +82,61 @@ class DecoderBuilder:
         decoder: Decoder,
         precision: PrecisionFormat,
         norm_offset: float = 0.0,
+        calibration: Calibrated | None = None,
     ) -> None:
         """`norm_offset` is added to every norm's weight."""
         self.graph = graph
         self.checkpoint = checkpoint
+        self.calibration = calibration
         self.decoder = decoder
         self.precision = precision
         self.norm_offset = norm_offset
         self._linear_format = precision.linear
         self._ropes: dict[Rope, tuple[str, str]] = {}
+        self._begins: str | None = None
+        self._ends: str | None = None
+        self.only_ends = False  # whether nothing follows for which all tokens are needed
 
         g = graph
         self._ids = g.input("input_ids", INT64, ["batch", "sequence"])
         mask = g.input("attention_mask", INT64, ["batch", "sequence"])
         lengths = g.node("ReduceSum", mask, g.constant([1], np.int64), keepdims=0, name="lengths")
-        self._last = g.node("Sub", lengths, g.constant(1, np.int64), name="last")
+        self._last = g.node("Sub", lengths, g.constant(1, np.int64), name="last_index")
         self._seqlens_k = g.node("Cast", self._last, to=INT32, name="seqlens_k")
         width = g.node("Shape", self._ids, start=1, end=2, name="width")
         self._width = g.node("Squeeze", width, name="width.scalar")
         self._total = g.node("Cast", self._width, to=INT32, name="total_length")
 
-    def embed(self, scale: float = 1.0) -> str:
+    def embed(self, scale: float = 1.0) -> Rows:
         """Token embeddings times `scale`: (batch, sequence, hidden)."""
         d = self.decoder
         table = self.checkpoint.tensor("embed_tokens.weight", d.vocab_size, d.hidden_size)
-        return self.precision.embedding.write(self.graph, self._ids, table, scale)
+        return Rows(self.precision.embedding.write(self.graph, self._ids, table, scale))
 
     def layer(self, index: int) -> str:
         """Begin a layer, in the format that the precision gives it; returns its tensors' prefix."""
         self._linear_format = self.precision.linear_of(index)
         return f"layers.{index}"
 
-    def norm(self, x: str, name: str, size: int | None = None) -> str:
-        """RMSNorm over the last axis (Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467)."""
-        weight = self.checkpoint.tensor(f"{name}.weight", size or self.decoder.hidden_size)
+    def norm(self, x: Rows, name: str, size: int | None = None) -> Rows:
+        """RMSNorm over the last axis (Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467).
+
+        It undoes any factor of a row, so one that is owed need not be paid.
+        """
+        weight = self._tensor(f"{name}.weight", size or self.decoder.hidden_size)
         scale = self.graph.weight(f"{name}.weight", weight.array() + np.float32(self.norm_offset))
-        return self.graph.node(
+        normed = self.graph.node(
             "SimplifiedLayerNormalization",
-            x,
+            x.value,
             scale,
             axis=-1,
             epsilon=self.decoder.norm_eps,
             stash_type=1,
             name=name,
         )
+        return Rows(normed)
 
-    def attention(self, x: str, name: str, kind: Attention) -> str:
+    def attention(self, x: Rows, name: str, kind: Attention) -> Rows:
         """Grouped causal self-attention with normalized queries and keys."""
         g, d = self.graph, self.decoder
         query_size, kv_size = d.heads * d.head_dim, d.kv_heads * d.head_dim
@@ -132,8 +152,8 @@ class DecoderBuilder:
         mixed = g.nodes(
             "GroupQueryAttention",
             self._norm_heads(query, f"{name}.q_norm", d.heads),
-            self._norm_heads(key, f"{name}.k_norm", d.kv_heads),
-            value,
+            self._norm_heads(self._pin(key, f"{name}.k_proj"), f"{name}.k_norm", d.kv_heads),
+            self._pin(value, f"{name}.v_proj").settled(g),
             "",  # no past
             "",
             self._seqlens_k,
@@ -148,9 +168,30 @@ class DecoderBuilder:
             local_window_size=kind.window or -1,
             name=f"{name}.attention",
         )[0]
-        return self._linear(mixed, query_size, {f"{name}.o_proj": d.hidden_size})[0]
+        x = self.needed(Rows(mixed))
+        return self._linear(x, query_size, {f"{name}.o_proj": d.hidden_size})[0]
 
-    def feed_forward(self, x: str, name: str, activation: str, domain: str, **attrs: object) -> str:
+    def needed(self, x: Rows) -> Rows:
+        """`x` once its tokens have met in attention: in the last layer, the last of each text.
+
+        The last two, in truth (batch, 2, n): products of a single row take other ways through
+        their kernels than products of many, and a text alone must have the bits it has in a batch.
+        """
+        if not self.only_ends:
+            return x
+        g = self.graph
+        if self._ends is None:
+            before = g.node("Sub", self._last, g.constant(1, np.int64))
+            pair = [g.node("Max", before, g.constant(0, np.int64)), self._last]
+            axis = g.constant([1], np.int64)
+            pair = [g.node("Unsqueeze", index, axis) for index in pair]
+            both = g.node("Concat", *pair, axis=1)
+            self._ends = g.node("Unsqueeze", both, g.constant([2], np.int64), name="ends")
+        return Rows(g.node("GatherND", x.settled(g), self._ends, batch_dims=1, name="at_ends"))
+
+    def feed_forward(
+        self, x: Rows, name: str, activation: str, domain: str, **attrs: object
+    ) -> Rows:
         """down(activation(gate(x)) * up(x))  (Shazeer 2020, https://arxiv.org/abs/2002.05202)."""
         g, d = self.graph, self.decoder
         gate, up = self._linear(
@@ -158,20 +199,23 @@ class DecoderBuilder:
             d.hidden_size,
             {f"{name}.gate_proj": d.intermediate_size, f"{name}.up_proj": d.intermediate_size},
         )
-        gate = g.node(activation, gate, domain=domain, name=f"{name}.activation", **attrs)
-        inner = g.node("Mul", gate, up, name=f"{name}.inner")
+        active = g.node(
+            activation, gate.settled(g), domain=domain, name=f"{name}.activation", **attrs
+        )
+        inner = Rows(g.node("Mul", active, up.value, name=f"{name}.inner"), up.scale)
         return self._linear(inner, d.intermediate_size, {f"{name}.down_proj": d.hidden_size})[0]
 
-    def add(self, x: str, y: str) -> str:
+    def add(self, x: Rows, y: Rows) -> Rows:
         """x + y, the residual connection."""
-        return self.graph.node("Add", x, y, name="residual")
-
-    def pool(self, x: str) -> None:
-        """The last real token of each text, the final norm, unit length: the graph's output."""
         g = self.graph
-        index = g.node("Unsqueeze", self._last, g.constant([1], np.int64), name="last.index")
-        last = g.node("GatherND", x, index, batch_dims=1, name="last_token")
-        embedding = g.node("LpNormalization", self.norm(last, "norm"), axis=-1, p=2, name="unit")
+        return Rows(g.node("Add", x.settled(g), y.settled(g), name="residual"))
+
+    def pool(self, x: Rows) -> None:
+        """The last token of each text, the final norm, unit length: the graph's output."""
+        g = self.graph
+        last = Rows(g.node("Gather", x.settled(g), g.constant(1, np.int64), axis=1, name="last"))
+        state = self.norm(last, "norm").value
+        embedding = g.node("LpNormalization", state, axis=-1, p=2, name="unit")
         g.output(
             embedding,
             "sentence_embedding",
@@ -179,20 +223,47 @@ class DecoderBuilder:
             ["batch", self.decoder.hidden_size],
         )
 
-    def _linear(self, x: str, inputs: int, outputs: dict[str, int]) -> list[str]:
+    def _linear(self, x: Rows, inputs: int, outputs: dict[str, int]) -> list[Rows]:
         """Products of one input with several weights, tensor name -> output size."""
-        weights = [
-            self.checkpoint.tensor(f"{name}.weight", size, inputs) for name, size in outputs.items()
-        ]
+        weights = [self._tensor(f"{name}.weight", size, inputs) for name, size in outputs.items()]
         return self._linear_format.write(self.graph, x, dict(zip(outputs, weights, strict=True)))
 
-    def _norm_heads(self, x: str, name: str, heads: int) -> str:
+    def _tensor(self, name: str, *shape: int) -> Tensor:
+        tensor = self.checkpoint.tensor(name, *shape)
+        return self.calibration.adjust(tensor) if self.calibration else tensor
+
+    def _pin(self, x: Rows, name: str) -> Rows:
+        """The keys or values `x` of a layer, exact for the token that begins every text.
+
+        That token sees only itself, so that its keys and values are the same in all texts. Much
+        attention rests on it (Xiao et al. 2024, https://arxiv.org/abs/2309.17453): pinned, it
+        gives the others none of the error that quantized layers would add to it.
+        """
+        exact = self.calibration.first_token(name) if self.calibration else None
+        if exact is None:
+            return x
+        g = self.graph
+        if self._begins is None:
+            bos = g.node("Equal", self._ids, g.constant(self.decoder.bos_token, np.int64))
+            first = g.node("Equal", self._positions(), g.constant(0, np.int64))
+            begins = g.node("And", bos, first)
+            self._begins = g.node("Unsqueeze", begins, g.constant([2], np.int64), name="begins")
+        pinned = g.weight(f"{name}.first_token", exact)
+        return Rows(g.node("Where", self._begins, pinned, x.settled(g), name=f"{name}.pinned"))
+
+    def _norm_heads(self, x: Rows, name: str, heads: int) -> str:
         """RMSNorm of each head by itself."""
         g, d = self.graph, self.decoder
         split = g.constant([0, 0, heads, d.head_dim], np.int64)
         merged = g.constant([0, 0, heads * d.head_dim], np.int64)
-        by_head = g.node("Reshape", x, split, name=f"{name}.split")
-        return g.node("Reshape", self.norm(by_head, name, d.head_dim), merged, name=f"{name}.merge")
+        by_head = Rows(g.node("Reshape", x.value, split, name=f"{name}.split"))
+        normed = self.norm(by_head, name, d.head_dim).value
+        return g.node("Reshape", normed, merged, name=f"{name}.merge")
+
+    def _positions(self) -> str:
+        """0, 1, … to the width of the batch."""
+        g = self.graph
+        return g.node("Range", g.constant(0, np.int64), self._width, g.constant(1, np.int64))
 
     def _rotary(self, rope: Rope) -> tuple[str, str]:
         """Cosines and sines (sequence, head_dim / 2), made in the graph once for each kind.
@@ -206,10 +277,7 @@ class DecoderBuilder:
             # As transformers computes them, in float32, so that long texts agree to the last bit.
             exponents = np.arange(0, d.head_dim, 2, dtype=np.float32) / np.float32(d.head_dim)
             frequencies = 1 / np.float32(rope.theta) ** exponents / np.float32(rope.factor)
-            positions = g.node(
-                "Range", g.constant(0, np.int64), self._width, g.constant(1, np.int64)
-            )
-            column = g.node("Unsqueeze", positions, g.constant([1], np.int64))
+            column = g.node("Unsqueeze", self._positions(), g.constant([1], np.int64))
             angles = g.node(
                 "Mul",
                 g.node("Cast", column, to=FLOAT),

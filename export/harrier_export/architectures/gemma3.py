@@ -5,13 +5,13 @@ Gemma Team 2025, https://arxiv.org/abs/2503.19786.
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 from harrier_edge.errors import UnsupportedModelError
 from harrier_export.architectures.config import DecoderConfig, read_config
 from harrier_export.architectures.decoder import Attention, Decoder, DecoderBuilder
 from harrier_export.architectures.rope import read_ropes
+from harrier_export.precision import Rows
 
 
 class Gemma3Config(DecoderConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,15 +69,12 @@ def read(config: dict[str, Any]) -> Decoder:
     )
 
 
-def build(b: DecoderBuilder) -> None:
-    """Write the graph from token ids to sentence embedding."""
-    h = b.embed(scale=math.sqrt(b.decoder.hidden_size))
-    for i, attention in enumerate(b.decoder.layers):
-        layer = b.layer(i)
-        x = b.norm(h, f"{layer}.input_layernorm")
-        x = b.attention(x, f"{layer}.self_attn", attention)
-        h = b.add(h, b.norm(x, f"{layer}.post_attention_layernorm"))
-        x = b.norm(h, f"{layer}.pre_feedforward_layernorm")
-        x = b.feed_forward(x, f"{layer}.mlp", "Gelu", "", approximate="tanh")
-        h = b.add(h, b.norm(x, f"{layer}.post_feedforward_layernorm"))
-    b.pool(h)
+def layer(b: DecoderBuilder, h: Rows, i: int) -> Rows:
+    """Write layer `i`: attention, then the feed-forward net, each between two norms."""
+    name = b.layer(i)
+    x = b.norm(h, f"{name}.input_layernorm")
+    x = b.attention(x, f"{name}.self_attn", b.decoder.layers[i])
+    h = b.add(b.needed(h), b.norm(x, f"{name}.post_attention_layernorm"))
+    x = b.norm(h, f"{name}.pre_feedforward_layernorm")
+    x = b.feed_forward(x, f"{name}.mlp", "Gelu", "", approximate="tanh")
+    return b.add(h, b.norm(x, f"{name}.post_feedforward_layernorm"))

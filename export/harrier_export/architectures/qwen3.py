@@ -12,6 +12,7 @@ from harrier_export.architectures.config import DecoderConfig, read_config
 from harrier_export.architectures.decoder import Attention, Decoder, DecoderBuilder
 from harrier_export.architectures.rope import read_ropes
 from harrier_export.graph import MICROSOFT
+from harrier_export.precision import Rows
 
 
 class Qwen3Config(DecoderConfig, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -57,15 +58,12 @@ def read(config: dict[str, Any]) -> Decoder:
     )
 
 
-def build(b: DecoderBuilder) -> None:
-    """Write the graph from token ids to sentence embedding."""
-    h = b.embed()
-    for i, attention in enumerate(b.decoder.layers):
-        layer = b.layer(i)
-        x = b.norm(h, f"{layer}.input_layernorm")
-        h = b.add(h, b.attention(x, f"{layer}.self_attn", attention))
-        x = b.norm(h, f"{layer}.post_attention_layernorm")
-        # QuickGelu is x * sigmoid(alpha x), which with alpha 1 is SiLU.
-        x = b.feed_forward(x, f"{layer}.mlp", "QuickGelu", MICROSOFT, alpha=1.0)
-        h = b.add(h, x)
-    b.pool(h)
+def layer(b: DecoderBuilder, h: Rows, i: int) -> Rows:
+    """Write layer `i`: attention, then the feed-forward net, each behind a norm."""
+    name = b.layer(i)
+    x = b.norm(h, f"{name}.input_layernorm")
+    x = b.attention(x, f"{name}.self_attn", b.decoder.layers[i])
+    h = b.add(b.needed(h), x)
+    x = b.norm(h, f"{name}.post_attention_layernorm")
+    # QuickGelu is x * sigmoid(alpha x), which with alpha 1 is SiLU.
+    return b.add(h, b.feed_forward(x, f"{name}.mlp", "QuickGelu", MICROSOFT, alpha=1.0))

@@ -9,21 +9,24 @@ from __future__ import annotations
 from harrier_edge.errors import UsageError
 from harrier_export.precision.blocks import BlockEmbedding, BlockLinear, ExpandedLinear
 from harrier_export.precision.float32 import FloatEmbedding, FloatLinear
-from harrier_export.precision.formats import Floor, LinearFormat, PrecisionFormat
+from harrier_export.precision.formats import Floor, LinearFormat, PrecisionFormat, Rows
+from harrier_export.precision.tokens import DoubleTokenLinear, TokenLinear
 
-__all__ = ["PRECISIONS", "Floor", "PrecisionFormat", "precision_format"]
+__all__ = ["PRECISIONS", "Floor", "PrecisionFormat", "Rows", "float_format", "precision_format"]
 
-PRECISIONS = ("fp32", "int8", "int4")
+PRECISIONS = ("fp32", "int8", "int8-block", "int4")
+_EMBEDDINGS = ("fp32", "int8", "int4")
 
 # The share of the layers that is written finer, which takes most of the error away. On the
-# Gemma-3-270M stand-in, mean cosine over the parity texts: int8 0.9974 -> 0.9991, int4 0.907 ->
-# 0.966.
-_EARLY = {"int8": 4 / 9, "int4": 1 / 3}
-_EXPANDED_BYTES = 256 * 10**6  # what int8 may spend on float32 copies of early layers
+# Gemma-3-270M stand-in, mean cosine over the parity texts: int8-block 0.9974 -> 0.9991, int4
+# 0.907 -> 0.966.
+_EARLY = {"int8": 1 / 9, "int8-block": 4 / 9, "int4": 1 / 3}
+_EXPANDED_BYTES = 256 * 10**6  # what int8-block may spend on float32 copies of early layers
 
 _FLOORS = {
     "fp32": Floor(min_cosine=0.9999),
     "int8": Floor(min_cosine=0.98),
+    "int8-block": Floor(min_cosine=0.98),
     "int4": Floor(mean_cosine=0.95),
 }
 
@@ -40,18 +43,23 @@ def precision_format(
 ) -> PrecisionFormat:
     """The format called `name` for a decoder of `layers` layers, with its options.
 
-    `block_size` is the number of weights that share a scale, a power of 2 from 16 to 256 (by
-    default 32 at 8 bits, 16 at 4); an `asymmetric` block has a zero point too (by default at 4
-    bits). `embedding` is the precision of the embedding table: by default fp32 for fp32 and int8
-    for the others.
+    `block_size`, of int8-block and int4, is the number of weights that share a scale, a power of 2
+    from 16 to 256 (by default 32 at 8 bits, 16 at 4); an `asymmetric` block has a zero point too
+    (by default at 4 bits). `embedding` is the precision of the embedding table: by default fp32
+    for fp32 and int8 for the others.
 
-    The first third of an int4 model is in 8 bits. The first four ninths of an int8 model, as far
-    as they fit 256 MB, keep their activations in float32. Raises UsageError.
+    The first layers are finer, since what they round goes through all the others: the first ninth
+    of an int8 model has two 8-bit terms for every number, the first third of an int4 model is in
+    8 bits, and the first four ninths of an int8-block model, as far as they fit 256 MB, keep their
+    activations in float32. Raises UsageError.
     """
     embedding = embedding or ("fp32" if name == "fp32" else "int8")
-    for what, value in (("precision", name), ("embedding precision", embedding)):
-        if value not in PRECISIONS:
-            raise UsageError(f"{what} {value!r} is unknown; wanted {', '.join(PRECISIONS)}.")
+    for what, value, known in (
+        ("precision", name, PRECISIONS),
+        ("embedding precision", embedding, _EMBEDDINGS),
+    ):
+        if value not in known:
+            raise UsageError(f"{what} {value!r} is unknown; wanted {', '.join(known)}.")
     if block_size is None:
         block_size = 16 if name == "int4" else 32
     for size in (block_size, embedding_block_size):
@@ -61,6 +69,8 @@ def precision_format(
     linear: LinearFormat
     early_linear: LinearFormat
     if name == "int8":
+        linear, early_linear = TokenLinear(), DoubleTokenLinear()
+    elif name == "int8-block":
         linear = BlockLinear(8, block_size, bool(asymmetric))
         early_linear = ExpandedLinear(block_size)
         early = min(early, _EXPANDED_BYTES // (4 * layer_parameters))
@@ -79,4 +89,10 @@ def precision_format(
         if embedding in bits
         else FloatEmbedding(),
         _FLOORS[name],
+        calibrated=name == "int8",
     )
+
+
+def float_format(linear: FloatLinear) -> PrecisionFormat:
+    """Everything in float32, with `linear` for the products."""
+    return PrecisionFormat("fp32", linear, linear, 0, FloatEmbedding(), _FLOORS["fp32"])

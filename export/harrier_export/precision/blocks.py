@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from harrier_export.checkpoint import Float32, Tensor
 from harrier_export.graph import FLOAT, MICROSOFT, GraphBuilder
+from harrier_export.precision.formats import Rows
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -101,9 +102,10 @@ class BlockLinear:
         kind = "asymmetric" if self.asymmetric else "symmetric"
         return f"MatMulNBits {self.bits} bit, block {self.block_size}, {kind}"
 
-    def write(self, graph: GraphBuilder, x: str, weights: Mapping[str, Tensor]) -> list[str]:
+    def write(self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor]) -> list[Rows]:
         """See LinearFormat."""
-        return [self._product(graph, x, name, tensor) for name, tensor in weights.items()]
+        value = x.settled(graph)
+        return [Rows(self._product(graph, value, name, tensor)) for name, tensor in weights.items()]
 
     def _product(self, graph: GraphBuilder, x: str, name: str, tensor: Tensor) -> str:
         rows, columns = tensor.shape
@@ -140,9 +142,10 @@ class ExpandedLinear:
         """For the manifest."""
         return f"MatMul float32 from 8 bit, block {self.block_size}, symmetric"
 
-    def write(self, graph: GraphBuilder, x: str, weights: Mapping[str, Tensor]) -> list[str]:
+    def write(self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor]) -> list[Rows]:
         """See LinearFormat."""
-        return [self._product(graph, x, name, tensor) for name, tensor in weights.items()]
+        value = x.settled(graph)
+        return [Rows(self._product(graph, value, name, tensor)) for name, tensor in weights.items()]
 
     def _product(self, graph: GraphBuilder, x: str, name: str, tensor: Tensor) -> str:
         rows, columns = tensor.shape

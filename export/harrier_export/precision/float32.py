@@ -9,6 +9,7 @@ import numpy as np
 
 from harrier_export.checkpoint import Tensor
 from harrier_export.graph import GraphBuilder
+from harrier_export.precision.formats import Rows
 
 
 @dataclass(frozen=True)
@@ -17,14 +18,14 @@ class FloatLinear:
 
     description: str = "float32"
 
-    def write(self, graph: GraphBuilder, x: str, weights: Mapping[str, Tensor]) -> list[str]:
+    def write(self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor]) -> list[Rows]:
         """See LinearFormat."""
-        return [
-            graph.node(
-                "MatMul", x, graph.weight(f"{name}.weight", tensor.array().T), name=f"{name}.matmul"
-            )
-            for name, tensor in weights.items()
-        ]
+        value = x.settled(graph)
+        products = []
+        for name, tensor in weights.items():
+            weight = graph.weight(f"{name}.weight", tensor.array().T)
+            products.append(Rows(graph.node("MatMul", value, weight, name=f"{name}.matmul")))
+        return products
 
 
 @dataclass(frozen=True)

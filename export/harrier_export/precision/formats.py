@@ -10,6 +10,21 @@ from harrier_export.checkpoint import Tensor
 from harrier_export.graph import GraphBuilder
 
 
+@dataclass(frozen=True)
+class Rows:
+    """A value (batch, sequence, n) whose rows may still be owed a factor (batch, sequence, 1).
+
+    What follows a product often does not care for it, a norm above all; who does, settles it.
+    """
+
+    value: str
+    scale: str | None = None
+
+    def settled(self, graph: GraphBuilder) -> str:
+        """The value with its factor paid."""
+        return graph.node("Mul", self.value, self.scale) if self.scale else self.value
+
+
 class LinearFormat(Protocol):
     """How linear layers are written."""
 
@@ -17,7 +32,7 @@ class LinearFormat(Protocol):
     def description(self) -> str:
         """For the manifest."""
 
-    def write(self, graph: GraphBuilder, x: str, weights: Mapping[str, Tensor]) -> list[str]:
+    def write(self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor]) -> list[Rows]:
         """The products of `x` (…, in) with several weights (out, in): one (…, out) each.
 
         The weights that share an input come together, so that a format which prepares its input
@@ -58,6 +73,7 @@ class PrecisionFormat:
     early_layers: int
     embedding: EmbeddingFormat
     floor: Floor
+    calibrated: bool = False  # whether its weights are rounded with what calibration knows
 
     def linear_of(self, layer: int) -> LinearFormat:
         """The format of one layer's linear weights."""
