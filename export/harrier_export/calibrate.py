@@ -54,7 +54,6 @@ class _Batch:
     ids: npt.NDArray[np.int64]
     mask: npt.NDArray[np.int64]
     weight: Float32
-    sample: npt.NDArray[np.int64]  # some of its tokens, by their places in the flat batch
 
 
 class Calibration:
@@ -77,7 +76,7 @@ class Calibration:
         # Whether every text begins with the same token, whose keys and values never change then.
         self._has_first = {text[0] for text in texts} == {decoder.bos_token}
         self._batches = [
-            self._batch([texts[row] for row in rows], SMOOTHING_TOKENS / sum(map(len, texts)))
+            self._batch([texts[row] for row in rows])
             for rows in token_batches([len(text) for text in texts])
         ]
         self._states: list[Float32] = []
@@ -103,8 +102,7 @@ class Calibration:
         """
         return self._first_token.get(name)
 
-    def _batch(self, texts: Sequence[Sequence[int]], share: float) -> _Batch:
-        """Pad `texts` and choose about `share` of their tokens, evenly by weight."""
+    def _batch(self, texts: Sequence[Sequence[int]]) -> _Batch:
         width = max(map(len, texts))
         ids = np.full((len(texts), width), self._decoder.pad_token, np.int64)
         mask = np.zeros_like(ids)
@@ -117,10 +115,7 @@ class Calibration:
         weight[np.arange(len(texts)), lengths - 1] = LAST_TOKEN_SHARE * lengths
         if self._has_first:
             weight[:, 0] = 0  # its keys and values are written into the graph
-        ends = np.cumsum(weight, dtype=np.float64)
-        count = max(1, round(share * lengths.sum()))
-        places = (np.arange(count) + 0.5) / count * ends[-1]
-        return _Batch(ids, mask, weight, np.searchsorted(ends, places))
+        return _Batch(ids, mask, weight)
 
     def _advance(self) -> None:
         """Run the next layer over all texts and adjust its tensors."""
@@ -135,7 +130,7 @@ class Calibration:
                 state, inputs = run(batch, self._states[at])
                 self._states[at] = state
                 for name, x in inputs.items():
-                    seen.setdefault(name, _Inputs()).add(x, batch)
+                    seen.setdefault(name, _Inputs()).add(x, batch.weight)
             del run
         self._adjusted = self._adjust_layer(prefix, seen)
         self._on_layer(self._layer + 1, len(self._decoder.layers))
@@ -263,18 +258,24 @@ class _Inputs:
 
     def __init__(self) -> None:
         self.moments: npt.NDArray[Any] = np.zeros((), np.float32)
-        self._some: list[Float32] = []
+        self._rows: list[Float32] = []
+        self._weights: list[Float32] = []
 
-    def add(self, x: Float32, batch: _Batch) -> None:
-        """Take in what entered for a batch: (texts, tokens, in)."""
+    def add(self, x: Float32, weight: Float32) -> None:
+        """Take in a batch (texts, tokens, in) whose tokens count as `weight` (texts, tokens)."""
         self.first: Float32 = x[0, 0]
-        rows, weights = x[batch.weight > 0], batch.weight[batch.weight > 0]
+        rows, weights = x[weight > 0], weight[weight > 0]
         self.moments = self.moments + (rows * weights[:, None]).T @ rows
-        self._some.append(x.reshape(-1, x.shape[-1])[batch.sample])
+        self._rows.append(rows)
+        self._weights.append(weights)
 
     def some(self) -> Float32:
-        """About SMOOTHING_TOKENS rows, as likely as they are heavy, always the same: (rows, in)."""
-        return np.concatenate(self._some)
+        """Rows as likely as they are heavy, always the same: (SMOOTHING_TOKENS, in)."""
+        rows, weights = np.concatenate(self._rows), np.concatenate(self._weights)
+        ends = np.cumsum(weights, dtype=np.float64)
+        places = (np.arange(SMOOTHING_TOKENS) + 0.5) / SMOOTHING_TOKENS * ends[-1]
+        chosen: Float32 = rows[np.minimum(np.searchsorted(ends, places), len(rows) - 1)]
+        return chosen
 
 
 def _beginnings(texts: Sequence[Sequence[int]]) -> list[list[int]]:

@@ -88,8 +88,7 @@ def export(
 ) -> ExportResult:
     """Write the package `target` from the Hugging Face folder `checkpoint`.
 
-    Peak memory is about the largest tensor, not the model, until verification loads both; int8
-    adds one layer in float32 and the calibration texts' states.
+    Peak memory is about the largest tensor, not the model, until verification loads both.
 
     Raises CheckpointError or UnsupportedModelError for a checkpoint that cannot be exported,
     FidelityError for a package under its floor, UsageError for options that cannot work, and
