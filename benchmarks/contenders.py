@@ -69,7 +69,7 @@ def sentence_transformers(dtype: str) -> Embed:
 CONTENDERS: dict[str, Callable[[], Embed]] = {
     "harrier-edge fp32": lambda: harrier_edge("fp32"),
     "harrier-edge int8": lambda: harrier_edge("int8"),
-    "harrier-edge int8-block": lambda: harrier_edge("int8-block"),
+    "harrier-edge int8-token": lambda: harrier_edge("int8-token"),
     "harrier-edge int4": lambda: harrier_edge("int4"),
     "sentence-transformers fp32": lambda: sentence_transformers("float32"),
     "sentence-transformers bf16": lambda: sentence_transformers("bfloat16"),
