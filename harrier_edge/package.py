@@ -38,9 +38,7 @@ def find_package(model: str | Path, precision: str | None = None) -> Path:
             f"{folder}: has no {MANIFEST_NAME}, so it is not a model package. Make one with: "
             f"harrier-edge export {folder} -o PACKAGE"
         )
-    models = cache_folder() / "models"
-    found = sorted(models.glob(f"{model}/*/*/{MANIFEST_NAME}")) if _is_name(str(model)) else []
-    found = [path.parent for path in found if precision in (None, path.parent.name)]
+    found = [path for path in installed_packages(str(model)) if precision in (None, path.name)]
     if len(found) == 1:
         return found[0]
     if found:
@@ -51,9 +49,15 @@ def find_package(model: str | Path, precision: str | None = None) -> Path:
     wanted = f" in precision {precision!r}" if precision else ""
     raise ModelNotFoundError(
         f"no model package {str(model)!r}{wanted}: neither a folder with a {MANIFEST_NAME} nor a "
-        f"model in {models}. Make one from a checkpoint with: "
+        f"model in {_models()}. Make one from a checkpoint with: "
         "harrier-edge export CHECKPOINT -o PACKAGE"
     )
+
+
+def installed_packages(name: str) -> list[Path]:
+    """The folders of all packages of the model called `name` in the cache, sorted; [] for none."""
+    found = _models().glob(f"{name}/*/*/{MANIFEST_NAME}") if _is_name(name) else ()
+    return sorted(path.parent for path in found)
 
 
 def open_package(folder: Path) -> Package:
@@ -100,6 +104,10 @@ def sha256_of(path: Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _models() -> Path:
+    return cache_folder() / "models"
 
 
 def _is_name(text: str) -> bool:

@@ -172,6 +172,8 @@ def test_export_prints_the_manifest(
         (["add", "--db", "new.sqlite", "."], 2, "a new index needs a model"),
         (["add", "--db", "new.sqlite", "-m", "nope", "."], 1, "no model package 'nope'"),
         (["embed", "a"], 2, "which model?"),
+        (["bench"], 2, "which model?"),
+        (["bench", "-m", "nope"], 1, "no model package 'nope'"),
         (["export", "nowhere", "-o", "out"], 1, "no such folder"),
         (["search", "--db", "nowhere.sqlite", "--mode", "fuzzy", "a"], 2, "invalid choice"),
         ([], 2, "required"),

@@ -24,11 +24,11 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "harrier_edge": (
         {"errors"},
-        {"spec", "places", "prompts", "vectors", "fusion"},
+        {"spec", "places", "prompts", "vectors", "fusion", "machine", "bench_texts"},
         {"package", "catalog"},
         {"tokens", "session", "documents", "store"},
         {"embedder"},
-        {"index"},
+        {"index", "bench"},
         {"cli"},
         {"__main__"},
     ),

@@ -12,10 +12,10 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from harrier_edge.cli import add, embed, export, remove, search, status
+from harrier_edge.cli import add, bench, embed, export, remove, search, status
 from harrier_edge.errors import HarrierError, UsageError
 
-COMMANDS = (export, embed, add, search, remove, status)
+COMMANDS = (export, embed, add, search, remove, status, bench)
 DONE, FAILURE, USAGE, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 
 

@@ -1,0 +1,99 @@
+"""What the operating system tells of this machine, and of this process on it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+# What makes 8-bit products fast, in Linux's words.
+_EXTENSIONS = (
+    *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8"),
+    *("asimddp", "i8mm", "sve"),
+)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What speed depends on."""
+
+    processor: str
+    cores: int  # that this process may use
+    extensions: tuple[str, ...] | None  # None where the system does not tell
+    system: str
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident memory of this process in MB (10**6 bytes); None where the system does not tell."""
+
+    now_mb: float | None
+    peak_mb: float | None
+
+
+def this_machine() -> Machine:
+    """The machine that this runs on."""
+    lines = _lines("/proc/cpuinfo")
+    pairs = (line.partition(":") for line in lines)
+    fields = {key.strip(): value.strip() for key, _, value in pairs}
+    flags = (fields.get("flags") or fields.get("Features") or "").split()
+    return Machine(
+        processor=_processor(fields.get("model name", "")),
+        cores=_cores(),
+        extensions=tuple(name for name in _EXTENSIONS if name in flags) if flags else None,
+        system=f"{platform.system()} {platform.machine()}",
+    )
+
+
+def memory() -> Memory:
+    """The memory that this process holds now, and the most that it ever held."""
+    if sys.platform == "linux":
+        # Not getrusage, whose maximum a process inherits from the one that started it.
+        pairs = (line.partition(":") for line in _lines("/proc/self/status"))
+        kib = {key: value.split()[0] for key, _, value in pairs if key in ("VmRSS", "VmHWM")}
+        return Memory(_mb(kib.get("VmRSS"), 1024), _mb(kib.get("VmHWM"), 1024))
+    if sys.platform == "win32":
+        return Memory(None, None)
+    import resource  # not on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return Memory(_mb(_told("ps", "-o", "rss=", "-p", str(os.getpid())), 1024), _mb(peak, unit))
+
+
+def _processor(model_name: str) -> str:
+    """The processor's name, from wherever this system keeps it."""
+    if sys.platform == "darwin":
+        model_name = _told("sysctl", "-n", "machdep.cpu.brand_string")
+    boards = _lines("/proc/device-tree/model")  # Arm boards name themselves, not their processor
+    board = boards[0].rstrip("\0") if boards else ""
+    return model_name or board or platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _lines(path: str) -> list[str]:
+    """The lines of one of the system's own files; none where it has no such file."""
+    try:
+        return Path(path).read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+
+
+def _told(*command: str) -> str:
+    """What a program of the system prints; nothing where it is missing or fails."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+
+
+def _mb(value: str | int | None, unit: int) -> float | None:
+    return round(int(value) * unit / 1e6, 1) if value else None
