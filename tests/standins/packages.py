@@ -10,13 +10,16 @@ import harrier_export
 from harrier_export import ExportOptions, export
 from standins.folder import cache
 
+DIGEST = 12  # hexadecimal digits of the exporter's hash in a package's name
+
 
 def cached_package(checkpoint: Path, precision: str) -> Path:
     """`checkpoint` in `precision`, unverified: the tests measure for themselves."""
     name = f"{checkpoint.name}-{precision}"
     target = cache() / "packages" / f"{name}-{_exporter()}"
     if not (target / "manifest.toml").exists():
-        for old in target.parent.glob(f"{name}-*"):
+        # Of this precision alone: "int8-token" begins with "int8" too.
+        for old in target.parent.glob(f"{name}-{'[0-9a-f]' * DIGEST}"):
             shutil.rmtree(old)
         export(checkpoint, target, ExportOptions(precision=precision, verify=False))
     return target
@@ -28,4 +31,4 @@ def _exporter() -> str:
     digest = hashlib.sha256()
     for path in sorted(Path(folder).rglob("*.py")):
         digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+    return digest.hexdigest()[:DIGEST]
