@@ -41,12 +41,17 @@ format: $(VENV)/dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# What the benchmarks compare with. Users never need it.
+# What the benchmarks compare with, one after the other: they go without what cannot be had. Users
+# never need it.
 bench-peers: $(VENV)/dev $(VENV)/installed
-	$(BIN)/pip install --quiet --requirement benchmarks/peers.txt
+	@sed 's/ *#.*//; /^$$/d' benchmarks/peers.txt | while read -r peer; do \
+		$(BIN)/pip install --quiet "$$peer" </dev/null \
+			|| echo "== $$peer cannot be installed: left out"; done
 
+# For the 0.6B's shape: PYTHONPATH=tests .venv/bin/python benchmarks/embedding.py --shape 0.6b
 bench: bench-peers
 	PYTHONPATH=tests $(BIN)/python benchmarks/embedding.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/fidelity.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info

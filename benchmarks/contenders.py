@@ -1,7 +1,7 @@
-"""Who is measured: each embeds the same token ids with the same weights, in a process of its own.
+"""Who is measured, and the process in which each embeds the same token ids with the same weights.
 
-As a program (`python contenders.py NAME`) this is such a process: it loads one contender, then
-answers jobs, one JSON line each.
+As a program, `contenders.py files NAME CHECKPOINT` makes what a contender runs from, and
+`contenders.py run NAME CHECKPOINT FILES` loads it, then answers jobs, one JSON line each.
 """
 
 from __future__ import annotations
@@ -10,105 +10,125 @@ import json
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import psutil
+from peers_llama import llama_cpp
+from peers_onnx import fastembed, matmul_nbits, optimum_float32, optimum_int8
+from peers_torch import sentence_transformers
+from protocol import Contender, Embed, Ids, Vectors, in_batches, shape_of
 
-Ids = Sequence[Sequence[int]]
-Vectors = npt.NDArray[np.float32]
-Embed = Callable[[Ids], Vectors]  # one batch
-
-
-def _padded(batch: Ids) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Token ids and attention mask, padded on the right."""
-    width = max(map(len, batch))
-    ids = np.zeros((len(batch), width), np.int64)
-    mask = np.zeros_like(ids)
-    for row, text in enumerate(batch):
-        ids[row, : len(text)] = text
-        mask[row, : len(text)] = 1
-    return ids, mask
+MB = 10**6  # bytes: every figure of these benchmarks in "mb" is of 10^6 bytes, none is of 2^20
 
 
-def harrier_edge(precision: str) -> Embed:
+def harrier_edge(precision: str) -> Contender:
     """A package of this project, through its session."""
-    from standins.gemma3_270m import gemma3_270m
-    from standins.packages import cached_package
 
-    from harrier_edge.session import Session
+    def files(checkpoint: Path) -> Path:
+        from standins.packages import cached_package
 
-    package = cached_package(gemma3_270m(), precision)
-    return Session(package / "model.onnx", dimension=640, pad_token=0).run
+        return cached_package(checkpoint, precision)
+
+    def load(files: Path, checkpoint: Path) -> Embed:
+        from harrier_edge.session import Session
+
+        shape = shape_of(checkpoint)
+        session = Session(
+            files / "model.onnx", dimension=shape.dimension, pad_token=shape.pad_token
+        )
+        return _own_batches(session)
+
+    return Contender(files, load)
 
 
-def sentence_transformers(dtype: str) -> Embed:
-    """PyTorch through sentence-transformers: transformer, last-token pooling, normalization."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-    from standins.gemma3_270m import gemma3_270m
+def _own_batches(session: Any) -> Embed:
+    """The session's own way with many texts, which makes batches as it sees fit.
 
-    model = SentenceTransformer(
-        str(gemma3_270m()), device="cpu", model_kwargs={"torch_dtype": getattr(torch, dtype)}
-    )
+    A session without one takes the batches that it is given.
+    """
+    if not hasattr(session, "run_many"):
+        return in_batches(session.run)
 
-    def embed(batch: Ids) -> Vectors:
-        ids, mask = (torch.from_numpy(array) for array in _padded(batch))
-        with torch.inference_mode():
-            result = model({"input_ids": ids, "attention_mask": mask})
-        vectors: Vectors = result["sentence_embedding"].float().numpy()
+    def embed(texts: Ids, batch: int) -> Vectors:
+        vectors: Vectors = session.run_many(texts)
         return vectors
 
     return embed
 
 
-CONTENDERS: dict[str, Callable[[], Embed]] = {
-    "harrier-edge fp32": lambda: harrier_edge("fp32"),
-    "harrier-edge int8": lambda: harrier_edge("int8"),
-    "harrier-edge int8-token": lambda: harrier_edge("int8-token"),
-    "harrier-edge int4": lambda: harrier_edge("int4"),
-    "sentence-transformers fp32": lambda: sentence_transformers("float32"),
-    "sentence-transformers bf16": lambda: sentence_transformers("bfloat16"),
+OURS = "harrier-edge"
+BLOCKS = {
+    "MatMulNBits 8 bit": matmul_nbits(8),
+    "MatMulNBits 4 bit": matmul_nbits(4),
+}
+TORCH = {
+    "sentence-transformers fp32": sentence_transformers("float32"),
+    "sentence-transformers bf16": sentence_transformers("bfloat16"),
+}
+PEERS = {
+    **TORCH,
+    "optimum fp32": optimum_float32(),
+    "optimum int8": optimum_int8(),
+    **BLOCKS,
+    "llama.cpp Q8_0": llama_cpp("Q8_0"),
+    "llama.cpp Q4_K_M": llama_cpp("Q4_K_M"),
+    "fastembed": fastembed(),
 }
 
 
+def contender(name: str) -> Contender:
+    """The contender of that name: a peer, or "harrier-edge" and a precision."""
+    if name in PEERS:
+        return PEERS[name]
+    return harrier_edge(name.removeprefix(f"{OURS} "))
+
+
 def main() -> None:
-    """Load the contender named on the command line, then do jobs until stdin ends."""
+    """Do what the command line says."""
+    task, name, checkpoint, *files = sys.argv[1:]
     warnings.simplefilter("ignore")  # of the peers; they are measured, not judged
     answers = sys.stdout
     with redirect_stdout(sys.stderr):  # peers talk
+        if task == "files":
+            made = contender(name).files(Path(checkpoint))
+            print(json.dumps({"files": str(made), "disk_mb": _disk_mb(made)}), file=answers)
+            return
         start = time.perf_counter()
-        embed = CONTENDERS[sys.argv[1]]()
-        embed([[2, 1]])
+        embed = contender(name).load(Path(files[0]), Path(checkpoint))
+        embed([[2, 1]], 1)
         loaded = {"load_s": time.perf_counter() - start}
         for answer in _answers(embed, loaded):
             print(json.dumps(answer), file=answers, flush=True)
 
 
 def _answers(embed: Embed, loaded: dict[str, float]) -> Iterator[dict[str, Any]]:
-    process = psutil.Process()
-    yield {**loaded, "rss_mb": process.memory_info().rss / 2**20}
+    yield {**loaded, **_memory()}
     for line in sys.stdin:
         job = json.loads(line)
         start = time.perf_counter()
-        vectors = [embed(batch) for batch in job["batches"]]
+        vectors = embed(job["texts"], job["batch"])
         seconds = time.perf_counter() - start
         yield {
             "seconds": seconds,
-            "rss_mb": process.memory_info().rss / 2**20,
-            "peak_mb": _peak_mb(),
-            "vectors": np.concatenate(vectors).tolist() if job.get("vectors") else None,
+            **_memory(),
+            "vectors": vectors.tolist() if job["vectors"] else None,
         }
 
 
-def _peak_mb() -> float:
-    """The most resident memory that this process ever had, in MiB."""
+def _memory() -> dict[str, float]:
+    """The resident memory of this process, now and at its highest."""
     status = Path("/proc/self/status").read_text("ascii")
-    return next(int(s.split()[1]) / 1024 for s in status.splitlines() if s.startswith("VmHWM"))
+    peak = next(int(s.split()[1]) * 1024 for s in status.splitlines() if s.startswith("VmHWM"))
+    return {"rss_mb": psutil.Process().memory_info().rss / MB, "peak_mb": peak / MB}
+
+
+def _disk_mb(made: Path) -> float:
+    """The size of a file, or of all files of a folder."""
+    files = [made] if made.is_file() else [path for path in made.rglob("*") if path.is_file()]
+    return sum(path.stat().st_size for path in files) / MB
 
 
 if __name__ == "__main__":

@@ -1,201 +1,209 @@
 """Speed, memory and fidelity of embedding, against peers: same weights, same token ids, one run.
 
 Every contender has a process of its own that stays loaded. They take turns, several rounds a
-measurement, so that a machine which slows down slows down for all; medians are compared.
-Run it with `make bench` on a machine that does nothing else.
+measurement, so that a machine which slows down slows down for all; medians are compared. The
+machine's own rate of 8-bit products is measured in the same rounds. Run it with `make bench`, or
+with `--shape 0.6b` for the speed of random weights in that shape, on a machine that does nothing
+else: about twelve minutes on two cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from contenders import CONTENDERS, Ids
+from contenders import OURS, PEERS
+from contest import Contest, say
 from report import finish, machine, print_table, versions
+from roofline import Roofline, linear_weights
+from standins.folder import cache, full_tokenizer
 from standins.gemma3_270m import gemma3_270m
-from standins.packages import cached_package
+from standins.random_checkpoint import qwen3_0_6b, random_checkpoint
 
 from harrier_edge.tokens import Tokenizer
 from harrier_export import reference
-from harrier_export.parity import MAX_TEXT_TOKENS, row_cosines
+from harrier_export.parity import MAX_TEXT_TOKENS
 from harrier_export.precision import PRECISIONS
 from harrier_export.texts import parity_texts
 
-OURS = "harrier-edge"
-BOS, EOS = 2, 1
-DOCUMENT_LENGTHS = (64, 256, 1024)
-ROUND_TOKENS = 4096  # of documents, a contender and round
-BATCHES = (1, 4, 16)  # texts at once; each contender is measured at the size that suits it best
+DOCUMENT_LENGTHS = (64, 256, 1024, 4096)
 QUERY_TOKENS = 24
-QUERIES = 40  # a contender and round
+# Of the parity texts, for the cosines: all would take minutes, and `fidelity.py` has a thousand.
+EVERY = 2
+PACKAGES = ("onnxruntime", "torch", "transformers", "sentence-transformers", "optimum-onnx")
+OTHER_PACKAGES = ("llama-cpp-python", "fastembed")
 
 
-class Peer:
-    """One contender's process."""
+@dataclass(frozen=True)
+class Course:
+    """A checkpoint, who runs on it, and what a text of it begins and ends with."""
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        command = [sys.executable, str(Path(__file__).with_name("contenders.py")), name]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
-        loaded = self._answer()
-        self.load_s: float = loaded["load_s"]
-        self.rss_mb: float = loaded["rss_mb"]
-        self.peak_mb = self.rss_mb
-        self.best_batch: dict[int, int] = {}
-
-    def run(self, batches: list[Ids], *, vectors: bool = False) -> dict[str, Any]:
-        """Embed `batches` one after the other."""
-        assert self._process.stdin
-        job = json.dumps({"batches": batches, "vectors": vectors})
-        self._process.stdin.write(job.encode() + b"\n")
-        self._process.stdin.flush()
-        answer = self._answer()
-        self.rss_mb, self.peak_mb = answer["rss_mb"], answer["peak_mb"]
-        return answer
-
-    def tokens_per_second(self, texts: Ids, batch: int) -> float:
-        """How fast `texts` are embedded, `batch` at a time."""
-        batches = [texts[i : i + batch] for i in range(0, len(texts), batch)]
-        seconds: float = self.run(batches)["seconds"]
-        return sum(map(len, texts)) / seconds
-
-    def close(self) -> None:
-        """End the process."""
-        self._process.communicate()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self._process.stdout
-        line = self._process.stdout.readline()
-        if not line:
-            assert self._process.stderr
-            tail = self._process.stderr.read().decode()[-2000:]
-            raise SystemExit(f"{self.name} ended: {tail}\nAre the peers there? make bench-peers")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
+    result: str  # the file that keeps it
+    checkpoint: Callable[[], Path]
+    names: Sequence[str]
+    begin: tuple[int, ...]
+    end: int
+    trained: bool  # else its vectors say nothing
 
 
-def windows(tokens: list[int], length: int) -> Iterator[list[int]]:
+def _random_0_6b() -> Path:
+    """Random weights in the exact shape of the 0.6B, as the tests make them."""
+    target = cache() / "random-qwen3-0.6b"
+    if not target.exists():
+        random_checkpoint(target, config=qwen3_0_6b(), tokenizer=full_tokenizer("qwen3"), shards=2)
+    return target
+
+
+COURSES = {
+    "270m": Course(
+        "embedding",
+        gemma3_270m,
+        [*(f"{OURS} {precision}" for precision in PRECISIONS), *PEERS],
+        begin=(2,),
+        end=1,
+        trained=True,
+    ),
+    "0.6b": Course(
+        "embedding-0.6b",
+        _random_0_6b,
+        [
+            *(f"{OURS} {precision}" for precision in ("fp32", "int8")),
+            *(name for name in PEERS if name.startswith(("sentence-transformers", "MatMulNBits"))),
+        ],
+        begin=(),
+        end=151643,
+        trained=False,
+    ),
+}
+
+
+def windows(tokens: list[int], length: int, course: Course) -> Iterator[list[int]]:
     """Endless texts of `length` tokens, cut from real text one after the other."""
     at = 0
+    inner = length - len(course.begin) - 1
     while True:
-        body = [tokens[(at + i) % len(tokens)] for i in range(length - 2)]
-        yield [BOS, *body, EOS]
-        at += length - 2
+        body = [tokens[(at + i) % len(tokens)] for i in range(inner)]
+        yield [*course.begin, *body, course.end]
+        at += inner
 
 
-def measure_documents(peers: list[Peer], tokens: list[int], rounds: int) -> dict[str, Any]:
-    """Tokens a second of each peer for each document length."""
-    figures: dict[str, Any] = {}
+def ratios(figures: dict[str, Any]) -> dict[str, Any]:
+    """Our int8 over the fastest peer that took part, at each length and for queries.
+
+    That peer is named; how faithful it is, is not asked.
+    """
+    result: dict[str, Any] = {}
     for length in DOCUMENT_LENGTHS:
-        texts = windows(tokens, length)
-        for peer in peers:
-            # A first look, which also warms up, finds the batch size that suits this peer.
-            some = [next(texts) for _ in range(max(1, ROUND_TOKENS // length // 2))]
-            sizes = [size for size in BATCHES if size == 1 or size <= len(some)]
-            speeds = {size: peer.tokens_per_second(some, size) for size in sizes}
-            peer.best_batch[length] = max(speeds, key=lambda size: speeds[size])
-        seen: dict[str, list[float]] = {peer.name: [] for peer in peers}
-        for _ in range(rounds):
-            some = [next(texts) for _ in range(max(1, ROUND_TOKENS // length))]
-            for peer in peers:
-                seen[peer.name].append(peer.tokens_per_second(some, peer.best_batch[length]))
-        for name, speeds_seen in seen.items():
-            figures[f"{name}, tokens/s at {length}"] = round(statistics.median(speeds_seen), 1)
-        print(f"documents of {length} tokens are done", file=sys.stderr)
-    return figures
-
-
-def measure_queries(peers: list[Peer], tokens: list[int], rounds: int) -> dict[str, Any]:
-    """Milliseconds of each peer for one short query after the other."""
-    texts = windows(tokens, QUERY_TOKENS)
-    seen: dict[str, list[float]] = {peer.name: [] for peer in peers}
-    for _ in range(rounds):
-        some = [next(texts) for _ in range(QUERIES)]
-        for peer in peers:
-            peer.run([some[:1]])
-            seen[peer.name] += [peer.run([[query]])["seconds"] * 1000 for query in some]
-    figures = {}
-    for name, times in seen.items():
-        figures[f"{name}, query p50 ms"] = round(statistics.median(times), 2)
-        figures[f"{name}, query p99 ms"] = round(float(np.percentile(times, 99)), 2)
-    return figures
-
-
-def measure_fidelity(peers: list[Peer], texts: list[list[int]]) -> dict[str, Any]:
-    """Mean and minimum cosine of each peer to transformers in float32."""
-    wanted = reference.transformers_vectors(gemma3_270m(), texts, lambda done: None)
-    figures: dict[str, Any] = {}
-    for peer in peers:
-        vectors = peer.run([[text] for text in texts], vectors=True)["vectors"]
-        cosines = row_cosines(vectors, wanted)
-        figures[f"{peer.name}, mean cosine"] = round(float(cosines.mean()), 6)
-        figures[f"{peer.name}, min cosine"] = round(float(cosines.min()), 6)
-    return figures
-
-
-def ratios(figures: dict[str, Any]) -> dict[str, float]:
-    """Our int8 over the fastest peer, at each length and for queries."""
-    peers = [name for name in CONTENDERS if not name.startswith(OURS)]
-    result = {}
-    for length in DOCUMENT_LENGTHS:
-        best = max(figures[f"{name}, tokens/s at {length}"] for name in peers)
-        ours = figures[f"{OURS} int8, tokens/s at {length}"]
-        result[f"int8_over_best_peer_{length}"] = round(ours / best, 3)
-    best = min(figures[f"{name}, query p50 ms"] for name in peers)
-    result["int8_query_over_best_peer"] = round(best / figures[f"{OURS} int8, query p50 ms"], 3)
+        what = f"tokens/s at {length}"
+        own, others = figures.get(f"{OURS} int8, {what}"), _of_peers(figures, what)
+        if own and others:
+            best = max(others, key=lambda name: others[name])
+            result[f"int8_over_best_peer_{length}"] = round(own / others[best], 3)
+            result[f"best_peer_{length}"] = best
+    own, others = figures.get(f"{OURS} int8, query p50 ms"), _of_peers(figures, "query p50 ms")
+    if own and others:
+        best = min(others, key=lambda name: others[name])
+        result["int8_query_over_best_peer"] = round(others[best] / own, 3)
+        result["best_peer_query"] = best
     return result
+
+
+def _of_peers(figures: dict[str, Any], what: str) -> dict[str, float]:
+    return {name: figures[f"{name}, {what}"] for name in PEERS if f"{name}, {what}" in figures}
+
+
+def sizes(figures: dict[str, Any]) -> dict[str, float]:
+    """Megabytes, of 10^6 bytes: whole packages with tokenizer, and the peak of everything."""
+    wanted = {
+        "int8_package_mb": f"{OURS} int8, disk mb",
+        "int4_package_mb": f"{OURS} int4, disk mb",
+        "int8_peak_mb": f"{OURS} int8, peak mb",
+    }
+    return {key: figures[name] for key, name in wanted.items() if name in figures}
+
+
+def over_roofline(figures: dict[str, Any], config: dict[str, Any], rate: float) -> dict[str, float]:
+    """The share of the products' own rate that int8 reaches end to end, at 256 tokens."""
+    speed = figures.get(f"{OURS} int8, tokens/s at 256")
+    if speed is None:
+        return {}
+    return {"int8_over_roofline_256": round(speed * 2 * linear_weights(config) / rate, 3)}
 
 
 def main() -> None:
     """Measure, print a table, then one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shape", choices=sorted(COURSES), default="270m")
     parser.add_argument("--rounds", type=int, default=3)
-    rounds = parser.parse_args().rounds
+    parser.add_argument(
+        "--seconds", type=float, default=1.5, help="a contender's time for a length and round"
+    )
+    parser.add_argument(
+        "--only", action="append", metavar="NAME", help="some contenders; nothing is kept"
+    )
+    args = parser.parse_args()
+    course = COURSES[args.shape]
+    checkpoint = course.checkpoint()
+    config = json.loads((checkpoint / "config.json").read_text("utf-8"))
     tokenizer = Tokenizer(
-        gemma3_270m() / "tokenizer.json", final_token=EOS, max_tokens=MAX_TEXT_TOKENS
+        checkpoint / "tokenizer.json", final_token=course.end, max_tokens=MAX_TEXT_TOKENS
     )
     texts = [text.ids for text in tokenizer.encode(parity_texts())]
-    tokens = [token for text in texts for token in text[1:-1]]
+    tokens = [token for text in texts for token in text[len(course.begin) : -1]]
 
-    for precision in PRECISIONS:
-        cached_package(gemma3_270m(), precision)  # else its export would count as loading
-    peers = [Peer(name) for name in CONTENDERS]
-    figures: dict[str, Any] = {}
-    for peer in peers:
-        figures[f"{peer.name}, load s"] = round(peer.load_s, 2)
-    figures |= measure_queries(peers, tokens, rounds)
-    figures |= measure_documents(peers, tokens, rounds)
-    for peer in peers:
-        figures[f"{peer.name}, rss mb"] = round(peer.rss_mb)
-        figures[f"{peer.name}, peak mb"] = round(peer.peak_mb)
-    figures |= measure_fidelity(peers, texts)
-    for peer in peers:
-        peer.close()
+    contest = Contest(checkpoint, args.only or course.names, args.rounds, args.seconds)
+    contest.prepare(lambda length: windows(tokens, length, course), DOCUMENT_LENGTHS)
+    contest.load()
+    contest.queries(windows(tokens, QUERY_TOKENS, course))
+    roofline = Roofline(config)
+    for length in DOCUMENT_LENGTHS:
+        contest.documents(windows(tokens, length, course), length, roofline.measure)
+    contest.memory()
+    if course.trained:
+        say("transformers in float32 embeds the parity texts, then all contenders do")
+        some = texts[::EVERY]
+        wanted = reference.transformers_vectors(checkpoint, some, lambda done: None)
+        contest.fidelity(some, wanted)
+    contest.close()
 
+    figures, rates = contest.figures, roofline.rates()
+    _print(contest, course)
+    summary = {
+        **ratios(figures),
+        **over_roofline(figures, config, max(rates.values())),
+        **sizes(figures),
+        **{f"roofline_gops_{rows}": round(rate / 1e9) for rows, rate in rates.items()},
+        "absent": contest.absent,
+    }
+    flat = {_key(name): value for name, value in figures.items()}
+    used = versions(*PACKAGES, *OTHER_PACKAGES)
+    measured = {"shape": args.shape, "rounds": args.rounds}
+    finish(course.result, {**machine(), **used, **measured, **summary, **flat}, keep=not args.only)
+
+
+def _print(contest: Contest, course: Course) -> None:
     columns = [
         *(f"tokens/s at {length}" for length in DOCUMENT_LENGTHS),
-        *("query p50 ms", "query p99 ms", "load s", "rss mb", "peak mb"),
-        *("mean cosine", "min cosine"),
+        *("query p50 ms", "query p99 ms", "load s", "rss mb", "peak mb", "disk mb"),
+        *(("mean cosine", "min cosine") if course.trained else ()),
     ]
-    rows = [[name, *(figures[f"{name}, {column}"] for column in columns)] for name in CONTENDERS]
+    figures = contest.figures
+    rows = [
+        [name, *(figures.get(f"{name}, {column}", "-") for column in columns)]
+        for name in contest.names
+    ]
     print_table(["", *columns], rows)
-    flat = {_key(name): value for name, value in figures.items()}
-    used = versions("onnxruntime", "torch", "transformers", "sentence-transformers")
-    finish("embedding", {**machine(), **used, "rounds": rounds, **ratios(figures), **flat})
+    for name, reason in contest.absent.items():
+        print(f"absent: {name}: {reason}")
 
 
 def _key(name: str) -> str:
     """ "harrier-edge int8, tokens/s at 256" -> "harrier_edge_int8_tokens_s_at_256"."""
-    words = name.replace("/", " ").replace("-", " ").replace(",", " ").split()
+    words = "".join(letter if letter.isalnum() else " " for letter in name).split()
     return "_".join(words)
 
 

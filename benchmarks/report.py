@@ -53,9 +53,11 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
         print("  ".join([name.ljust(widths[0]), *padded]))
 
 
-def finish(name: str, result: dict[str, Any]) -> None:
+def finish(name: str, result: dict[str, Any], *, keep: bool = True) -> None:
     """Print the result as one JSON line and keep it as results/NAME.json."""
     text = json.dumps(result, ensure_ascii=False)
     print(text)
+    if not keep:
+        return
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.json").write_text(text + "\n", "utf-8")
