@@ -25,8 +25,8 @@ from standins.gemma3_270m import gemma3_270m
 from standins.packages import cached_package
 
 from harrier_edge import Embedder
-from harrier_edge.embedder import Vectors
 from harrier_edge.package import TOKENIZER, sha256_of
+from harrier_edge.session import Vectors
 from harrier_edge.spec import MANIFEST_NAME
 from harrier_edge.tokens import Tokenizer
 from harrier_export import reference
@@ -213,7 +213,7 @@ def _print(figures: dict[str, dict[str, float]]) -> None:
 
 
 def _key(name: str) -> str:
-    """ "int8-token ndcg10 change scifact" -> "int8_token_ndcg10_change_scifact"."""
+    """ "int8-block ndcg10 change scifact" -> "int8_block_ndcg10_change_scifact"."""
     return name.replace("-", "_").replace(" ", "_")
 
 

@@ -17,16 +17,12 @@ import numpy.typing as npt
 from harrier_edge.errors import TextTooLongError, UsageError
 from harrier_edge.package import MODEL, TOKENIZER, find_package, open_package
 from harrier_edge.prompts import choose_prompt
-from harrier_edge.session import Session
+from harrier_edge.session import Session, Vectors
 from harrier_edge.tokens import TokenizedText, Tokenizer
 
 logger = logging.getLogger(__name__)
 
-Vectors = npt.NDArray[np.float32]
 OnOverflow = Literal["truncate", "error"]
-
-# More tokens at once are no faster on a CPU, and their activations no longer fit its cache.
-BATCH_TOKENS = 2048
 
 
 @dataclass(frozen=True)
@@ -215,11 +211,10 @@ class Embedder:
             raise UsageError("texts is one str; wanted a list of them.")
         tokenized = self._tokenizer.encode([_behind(prompt, text) for text in texts])
         self._report_overflow(tokenized, on_overflow)
-        vectors = np.empty((len(tokenized), self.dimension), np.float32)
         with _progress(len(tokenized), show_progress_bar) as advance:
-            for rows in token_batches([len(t.ids) for t in tokenized], batch_size):
-                vectors[rows] = self._session.run([tokenized[row].ids for row in rows])
-                advance(len(rows))
+            vectors = self._session.run_many(
+                [text.ids for text in tokenized], batch_size=batch_size, on_texts=advance
+            )
         return Embeddings(
             vectors,
             tuple(len(t.ids) for t in tokenized),
@@ -246,21 +241,6 @@ class Embedder:
             cut,
             sum(cut for _, cut in over),
         )
-
-
-def token_batches(lengths: Sequence[int], batch_size: int | None = None) -> Iterator[list[int]]:
-    """Row numbers in batches of like length, longest first, within BATCH_TOKENS when padded.
-
-    Longest first: if memory does not suffice, that shows at once and not at the end.
-    """
-    order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
-    start = 0
-    while start < len(order):
-        count = max(1, BATCH_TOKENS // lengths[order[start]])
-        if batch_size is not None:
-            count = min(count, batch_size)
-        yield order[start : start + count]
-        start += count
 
 
 def _behind(prompt: str, text: str) -> str:

@@ -77,7 +77,7 @@ def test_an_int8_package_is_near_the_float_one(tiny_gemma: Path, tmp_path: Path)
             ExportOptions(precision=precision, verify=False),
             lambda stage, done, total: stages.append((stage, done, total)),
         )
-        for precision in ("fp32", "int8-token")
+        for precision in ("fp32", "int8")
     ]
     a, b = (Embedder(result.folder).encode(parity_texts()[::5]) for result in folders)
     assert row_cosines(a, b).min() > 0.995
@@ -93,7 +93,7 @@ def test_own_texts_are_taken(tiny_gemma: Path, tmp_path: Path) -> None:
     own.write_text(f"\n{SEPARATOR}\n".join(f"text {i} of mine" * i for i in range(1, 9)), "utf-8")
 
     def data(name: str, calibration: Path | None) -> bytes:
-        options = ExportOptions(precision="int8-token", verify=False, calibration=calibration)
+        options = ExportOptions(precision="int8", verify=False, calibration=calibration)
         return (
             export(tiny_gemma, tmp_path / name, options).folder / "model.onnx_data"
         ).read_bytes()
@@ -121,6 +121,6 @@ def test_texts_that_cannot_be_taken(
         export(
             tiny_gemma,
             tmp_path / "package",
-            ExportOptions(precision="int8-token", verify=False, calibration=own),
+            ExportOptions(precision="int8", verify=False, calibration=own),
         )
     assert not (tmp_path / "package").exists()

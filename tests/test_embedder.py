@@ -13,8 +13,9 @@ import tomli_w
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harrier_edge.embedder import Embedder, token_batches
+from harrier_edge.embedder import Embedder
 from harrier_edge.errors import TextTooLongError, UsageError
+from harrier_edge.session import token_batches
 from harrier_edge.spec import PackageManifest, read_table
 
 WEB = (
@@ -158,5 +159,5 @@ def test_batches_hold_every_text_once_within_the_budget(
     assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
     for rows in batches:
         padded = len(rows) * max(lengths[row] for row in rows)
-        assert len(rows) == 1 or padded <= 2048
+        assert len(rows) == 1 or padded <= 256
         assert batch_size is None or len(rows) <= batch_size

@@ -33,7 +33,8 @@ FLOORS = {
         {"__main__"},
     ),
     "harrier_export": (
-        {"checkpoint", "graph", "texts", "reference", "tokenizer", "smoothing", "rounding"},
+        {"graph", "texts", "reference", "tokenizer", "smoothing", "rounding"},
+        {"checkpoint"},
         {"precision", "sentence_transformers"},
         {"architectures"},
         {"calibrate", "parity"},

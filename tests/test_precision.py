@@ -75,13 +75,13 @@ def test_early_layers_are_written_finer() -> None:
 
     assert early("fp32", 10**6) == 0
     assert early("int4", 10**6) == 6
-    assert early("int8", 10**6) == 8
-    assert early("int8", 16 * 10**6) == 4
-    assert early("int8", 10**9) == 0
-    assert early("int8-token", 10**9) == 2
+    assert early("int8-block", 10**6) == 8
+    assert early("int8-block", 16 * 10**6) == 4
+    assert early("int8-block", 10**9) == 0
+    assert early("int8", 10**9) == 4
 
 
 def test_unknown_precisions_are_named() -> None:
     """With those that there are."""
-    with pytest.raises(UsageError, match=r"'q4' is unknown; wanted fp32, int8, int8-token, int4"):
+    with pytest.raises(UsageError, match=r"'q4' is unknown; wanted fp32, int8, int8-block, int4"):
         precision_format("q4", layers=1, layer_parameters=1)

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 
 from harrier_edge.errors import PackageError, UsageError
 from harrier_edge.session import Session
+from harrier_export import ExportOptions, export
+from harrier_export.precision import PRECISIONS
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +39,52 @@ def test_a_vector_does_not_depend_on_its_company(
     random.shuffle(order)
     assert np.array_equal(together, alone)
     assert np.array_equal(session.run([batch[i] for i in order]), together[order])
+
+
+@pytest.fixture(scope="module", params=PRECISIONS)
+def any_session(
+    request: pytest.FixtureRequest, tiny_gemma: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Session:
+    """The tiny model in each precision, on two threads."""
+    target = tmp_path_factory.mktemp("packages") / request.param
+    export(tiny_gemma, target, ExportOptions(precision=request.param, verify=False))
+    return Session(target / "model.onnx", dimension=64, pad_token=0, threads=2)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    st.lists(st.sampled_from([1, 2, 3, 9, 31, 80, 200, 511, 512, 513, 700]), min_size=2),
+    st.integers(0, 2**32),
+)
+def test_many_texts_get_the_bits_that_each_gets_alone(
+    any_session: Session, lengths: list[int], seed: int
+) -> None:
+    """In every precision, side by side and in one batch, on both sides of the kernels' border."""
+    random = np.random.default_rng(seed)
+    texts = [[2, *random.integers(3, 300, n - 1).tolist()] for n in lengths[:12]]
+    alone = np.concatenate([any_session.run([ids]) for ids in texts])
+    assert np.array_equal(any_session.run_many(texts), alone)
+    assert np.array_equal(any_session.run(texts), alone)
+    assert np.array_equal(any_session.run_many(texts[::-1], batch_size=3), alone[::-1])
+
+
+def test_one_thread_gives_the_bits_of_two(tiny_package: Path, session: Session) -> None:
+    """A thread count is for speed alone."""
+    texts = [[2, *range(3, 3 + n), 1] for n in (1, 7, 60, 250)]
+    one = Session(tiny_package / "model.onnx", dimension=64, pad_token=0, threads=1)
+    assert np.array_equal(one.run_many(texts), session.run_many(texts))
+
+
+def test_every_text_is_counted_and_a_failure_is_not_swallowed(session: Session) -> None:
+    """Progress adds up to the number of texts; a token that does not exist is an error."""
+    counts: list[int] = []
+    texts = [[2, 5, 1]] * 300
+    session.run_many(texts, on_texts=counts.append)
+    assert sum(counts) == 300
+    assert len(counts) > 1
+    with pytest.raises(Exception, match="indices"):
+        session.run_many([*texts, [2, 10**6, 1]])
+    assert session.run_many([]).shape == (0, 64)
 
 
 def test_vectors_have_unit_length(session: Session) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from harrier_edge.embedder import token_batches
+from harrier_edge.session import token_batches
 from harrier_export.architectures import Architecture
 from harrier_export.architectures.decoder import Decoder, DecoderBuilder
 from harrier_export.checkpoint import Checkpoint, Float32, Tensor
@@ -28,7 +28,7 @@ from harrier_export.graph import FLOAT, GraphBuilder
 from harrier_export.precision import float_format
 from harrier_export.precision.float32 import FloatLinear
 from harrier_export.precision.formats import Rows
-from harrier_export.rounding import inverse_factor
+from harrier_export.rounding import Feedback, feedback
 from harrier_export.smoothing import smooth
 
 LAST_TOKEN_SHARE = 0.5  # of a text's weight in the statistics, against 1 for all its others
@@ -177,15 +177,15 @@ class Calibration:
             ([f"{m}.gate_proj", f"{m}.up_proj"], before_mlp, np.arange(d.hidden_size)),
             ([f"{m}.down_proj"], f"{m}.up_proj", np.arange(wide)),
         ]
-        feedback: dict[str, Float32] = {}
+        known: dict[str, Feedback] = {}
         first = seen[f"{a}.q_proj"].first
         for names, source, tied in groups:
             inputs = seen[names[0]]
             s = smooth(inputs.some(), [values[name] for name in names], tied)
-            factor = inverse_factor(inputs.moments / np.outer(s, s))
+            what = feedback(inputs.moments / np.outer(s, s))
             for name in names:
                 values[name] = values[name] * s
-                feedback[name] = factor
+                known[name] = what
             if f"{a}.k_proj" in names:
                 first = first / s
             each = np.empty(int(tied.max()) + 1, np.float32)
@@ -201,7 +201,7 @@ class Calibration:
         for name, value in values.items():
             tensor = self._checkpoint.tensor(f"{name}.weight", *value.shape)
             adjusted[tensor.name] = HeldTensor(
-                tensor.name, tensor.shape, tensor.path, tensor.on_read, feedback.get(name), value
+                tensor.name, tensor.shape, tensor.path, tensor.on_read, known.get(name), value
             )
         return adjusted
 
@@ -244,7 +244,9 @@ class _LayerRun:
             calibration.layer_graph(graph, taps)
             graph.save(folder / "layer.onnx")
         self._names = taps.names
-        self._session = onnxruntime.InferenceSession(str(folder / "layer.onnx"))
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors; the rest is about how the graph is optimized
+        self._session = onnxruntime.InferenceSession(str(folder / "layer.onnx"), options)
 
     def __call__(self, batch: _Batch, state: Float32) -> tuple[Float32, dict[str, Float32]]:
         """The next state, and weight name -> input."""

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from harrier_edge.errors import CheckpointError, UnsupportedModelError
 from harrier_edge.package import TOKENIZER, sha256_of
+from harrier_export.rounding import Feedback
 
 Float32 = npt.NDArray[np.float32]
 J = TypeVar("J", dict[str, Any], list[Any])
@@ -35,7 +36,7 @@ class Tensor:
     shape: tuple[int, ...]
     path: Path
     on_read: Callable[[int], None]  # is told how many elements were read
-    feedback: Float32 | None = None  # what calibration knows of its inputs, for `rounding`
+    feedback: Feedback | None = None  # what calibration knows of its inputs, for `rounding`
 
     def array(self) -> Float32:
         """All of it. Raises CheckpointError where a value is not finite."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,27 @@ class GraphBuilder:
             helper.make_node(op, inputs, results, name=name, domain=domain, **attributes)
         )
         return results
+
+    def either(
+        self, condition: str, then: Callable[[], str], otherwise: Callable[[], str], name: str
+    ) -> str:
+        """What `then` writes where the scalar `condition` holds, else what `otherwise` writes.
+
+        Only one of the two runs. Both give a float value.
+        """
+        branches = {
+            "then_branch": self._branch(then, f"{name}.then"),
+            "else_branch": self._branch(otherwise, f"{name}.else"),
+        }
+        return self.node("If", condition, name=name, **branches)
+
+    def _branch(self, write: Callable[[], str], name: str) -> onnx.GraphProto:
+        outer, self._nodes = self._nodes, []
+        try:
+            result = helper.make_tensor_value_info(write(), FLOAT, None)
+            return helper.make_graph(self._nodes, self._unique(name), [], [result])
+        finally:
+            self._nodes = outer
 
     def constant(self, values: Any, dtype: npt.DTypeLike) -> str:
         """A small constant, shared by all who ask for the same one."""

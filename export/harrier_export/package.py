@@ -55,7 +55,7 @@ class ExportOptions:
     and `name` is by default the same (else the checkpoint folder's). `verify` measures parity
     against transformers: by default where it is installed. `allow_poor` accepts a package under
     its precision's floor, `overwrite` replaces one that stands at the target. `calibration` is a
-    file of texts like `calibration.txt` here, from which int8-token learns how to round.
+    file of texts like `calibration.txt` here, from which int8 learns how to round.
     """
 
     precision: str = "int8"

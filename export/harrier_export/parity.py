@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from harrier_edge.embedder import token_batches
 from harrier_edge.errors import FidelityError
 from harrier_edge.package import MODEL, TOKENIZER
 from harrier_edge.session import Session
@@ -37,10 +36,7 @@ def measure_parity(
     texts = [text.ids for text in tokenizer.encode(parity_texts())]
     wanted = reference.transformers_vectors(checkpoint, texts, lambda n: on_text(n, len(texts)))
     session = Session(folder / MODEL, dimension=decoder.hidden_size, pad_token=decoder.pad_token)
-    seen = np.empty_like(wanted)
-    for rows in token_batches([len(ids) for ids in texts]):
-        seen[rows] = session.run([texts[row] for row in rows])
-    cosines = row_cosines(seen, wanted)
+    cosines = row_cosines(session.run_many(texts), wanted)
     return Parity(
         reference=reference.reference_name(),
         texts=len(texts),

@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="folder with config.json and safetensors")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument(
-        "--precision", default="int8", help="fp32, int8 (default), int8-token or int4"
+        "--precision", default="int8", help="fp32, int8 (default), int8-block or int4"
     )
     parser.add_argument("--block-size", type=int, metavar="N", help="weights that share a scale")
     parser.add_argument(
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="texts to calibrate int8-token on, between lines of %%%% (default: built in)",
+        help="texts to calibrate int8 on, between lines of %%%% (default: built in)",
     )
     parser.add_argument(
         "--model", help="hold the checkpoint to this model of the catalogue: hashes, shape, prompts"

@@ -18,7 +18,7 @@ def cached_package(checkpoint: Path, precision: str) -> Path:
     name = f"{checkpoint.name}-{precision}"
     target = cache() / "packages" / f"{name}-{_exporter()}"
     if not (target / "manifest.toml").exists():
-        # Of this precision alone: "int8-token" begins with "int8" too.
+        # Of this precision alone: "int8-block" begins with "int8" too.
         for old in target.parent.glob(f"{name}-{'[0-9a-f]' * DIGEST}"):
             shutil.rmtree(old)
         export(checkpoint, target, ExportOptions(precision=precision, verify=False))

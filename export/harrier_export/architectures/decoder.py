@@ -12,6 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
+from harrier_edge.session import TILED_TOKENS
 from harrier_export.checkpoint import Checkpoint, Float32, Tensor
 from harrier_export.graph import FLOAT, INT32, INT64, MICROSOFT, GraphBuilder
 from harrier_export.precision import PrecisionFormat, Rows
@@ -94,6 +95,7 @@ class DecoderBuilder:
         self._linear_format = precision.linear
         self._ropes: dict[Rope, tuple[str, str]] = {}
         self._begins: str | None = None
+        self._firsts: str | None = None
         self._ends: str | None = None
         self.only_ends = False  # whether nothing follows for which all tokens are needed
 
@@ -106,6 +108,8 @@ class DecoderBuilder:
         width = g.node("Shape", self._ids, start=1, end=2, name="width")
         self._width = g.node("Squeeze", width, name="width.scalar")
         self._total = g.node("Cast", self._width, to=INT32, name="total_length")
+        tiled = g.constant(TILED_TOKENS, np.int64)
+        self._narrow = g.node("LessOrEqual", self._width, tiled, name="narrow")
 
     def embed(self, scale: float = 1.0) -> Rows:
         """Token embeddings times `scale`: (batch, sequence, hidden)."""
@@ -149,27 +153,52 @@ class DecoderBuilder:
                 f"{name}.v_proj": kv_size,
             },
         )
-        mixed = g.nodes(
-            "GroupQueryAttention",
+        mixed = self._attend(
             self._norm_heads(query, f"{name}.q_norm", d.heads),
             self._norm_heads(self._pin(key, f"{name}.k_proj"), f"{name}.k_norm", d.kv_heads),
-            self._pin(value, f"{name}.v_proj").settled(g),
-            "",  # no past
-            "",
-            self._seqlens_k,
-            self._total,
-            *self._rotary(kind.rope),
-            outputs=3,
-            domain=MICROSOFT,
-            num_heads=d.heads,
-            kv_num_heads=d.kv_heads,
-            scale=d.attention_scale,
-            do_rotary=1,
-            local_window_size=kind.window or -1,
-            name=f"{name}.attention",
-        )[0]
+            self._pin(Rows(value.settled(g)), f"{name}.v_proj").value,
+            kind,
+            f"{name}.attention",
+        )
         x = self.needed(Rows(mixed))
         return self._linear(x, query_size, {f"{name}.o_proj": d.hidden_size})[0]
+
+    def _attend(self, query: str, key: str, value: str, kind: Attention, name: str) -> str:
+        """What each token takes from those before it: (batch, sequence, heads * head_dim).
+
+        ONNX Runtime has two kernels: one that holds all scores of a text, and one that goes
+        through them in tiles, which is faster and smaller from TILED_TOKENS on.
+        """
+        g, d = self.graph, self.decoder
+        rope = self._rotary(kind.rope)
+
+        def attend(*, tiled: bool) -> str:
+            # A sink that weighs nothing leaves the result alone, but the tiled kernel has none.
+            sink = [] if tiled else ["", "", g.constant([-1e30] * d.heads, np.float32)]
+            return g.nodes(
+                "GroupQueryAttention",
+                query,
+                key,
+                value,
+                "",  # no past
+                "",
+                self._seqlens_k,
+                self._total,
+                *rope,
+                *sink,
+                outputs=3,
+                domain=MICROSOFT,
+                num_heads=d.heads,
+                kv_num_heads=d.kv_heads,
+                scale=d.attention_scale,
+                do_rotary=1,
+                local_window_size=kind.window or -1,
+                name=name,
+            )[0]
+
+        return g.either(
+            self._narrow, lambda: attend(tiled=False), lambda: attend(tiled=True), f"{name}.mixed"
+        )
 
     def needed(self, x: Rows) -> Rows:
         """`x` once its tokens have met in attention: in the last layer, the last of each text.
@@ -237,19 +266,27 @@ class DecoderBuilder:
 
         That token sees only itself, so that its keys and values are the same in all texts. Much
         attention rests on it (Xiao et al. 2024, https://arxiv.org/abs/2309.17453): pinned, it
-        gives the others none of the error that quantized layers would add to it.
+        gives the others none of the error that quantized layers would add to it. What is owed to
+        the row of that token is not paid: of keys, which are normed, any multiple is as good.
         """
         exact = self.calibration.first_token(name) if self.calibration else None
         if exact is None:
             return x
         g = self.graph
         if self._begins is None:
-            bos = g.node("Equal", self._ids, g.constant(self.decoder.bos_token, np.int64))
-            first = g.node("Equal", self._positions(), g.constant(0, np.int64))
-            begins = g.node("And", bos, first)
-            self._begins = g.node("Unsqueeze", begins, g.constant([2], np.int64), name="begins")
-        pinned = g.weight(f"{name}.first_token", exact)
-        return Rows(g.node("Where", self._begins, pinned, x.settled(g), name=f"{name}.pinned"))
+            axis = g.constant([1], np.int64)
+            first = g.node("Gather", self._ids, g.constant(0, np.int64), axis=1)
+            bos = g.node("Equal", first, g.constant(self.decoder.bos_token, np.int64))
+            self._begins = g.node("Unsqueeze", bos, axis, name="begins")
+            zero, one = g.constant(0, np.int64), g.constant(1, np.int64)
+            batch = g.node("Squeeze", g.node("Shape", self._ids, start=0, end=1))
+            rows = g.node("Unsqueeze", g.node("Range", zero, batch, one), axis)
+            self._firsts = g.node("Concat", rows, g.node("Mul", rows, zero), axis=1, name="firsts")
+        assert self._firsts
+        seen = g.node("Gather", x.value, g.constant(0, np.int64), axis=1)
+        pinned = g.node("Where", self._begins, g.weight(f"{name}.first_token", exact), seen)
+        value = g.node("ScatterND", x.value, self._firsts, pinned, name=f"{name}.pinned")
+        return Rows(value, x.scale)
 
     def _norm_heads(self, x: Rows, name: str, heads: int) -> str:
         """RMSNorm of each head by itself."""
