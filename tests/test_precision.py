@@ -7,7 +7,8 @@ import pytest
 
 from harrier_edge.errors import UsageError
 from harrier_export.precision import precision_format
-from harrier_export.precision.blocks import Quantized, quantize
+from harrier_export.precision.blocks import Quantized, quantize, refine
+from harrier_export.rounding import feedback
 
 
 def expand(q: Quantized, bits: int, columns: int) -> np.ndarray:
@@ -55,6 +56,21 @@ def test_a_finer_block_errs_less() -> None:
         for size in (16, 64, 256)
     ]
     assert errors == sorted(errors)
+
+
+@pytest.mark.parametrize("asymmetric", [False, True])
+def test_codes_that_know_their_inputs_lose_less(asymmetric: bool) -> None:
+    """With the same scales, the product of correlated inputs errs less; a short block is kept."""
+    random = np.random.default_rng(4)
+    hidden = random.standard_normal((2000, 8)) @ random.standard_normal((8, 72))
+    x = (hidden + 0.1 * random.standard_normal((2000, 72))).astype(np.float32)
+    rows = random.standard_normal((16, 72)).astype(np.float32)
+    plain = quantize(rows, 4, 32, asymmetric)
+    known = refine(plain, rows, 4, 32, feedback(x.T @ x))
+    errors = [np.square(x @ (expand(q, 4, 72) - rows).T).mean() for q in (plain, known)]
+    assert errors[1] < 0.5 * errors[0]
+    assert known.packed.shape == plain.packed.shape
+    assert np.array_equal(expand(known, 4, 96)[:, 72:], np.zeros((16, 24)))
 
 
 @pytest.mark.parametrize("bits", [8, 4])

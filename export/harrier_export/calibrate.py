@@ -66,8 +66,14 @@ class Calibration:
         architecture: Architecture,
         texts: Sequence[Sequence[int]],
         on_layer: Callable[[int, int], object] = lambda done, total: None,
+        *,
+        smoothed: bool = True,
     ) -> None:
-        """`texts` are token ids; `on_layer` is told how many layers are done, of how many."""
+        """`texts` are token ids; `on_layer` is told how many layers are done, of how many.
+
+        `smoothed` scales channels too, for precisions in which all of a row share a scale.
+        """
+        self._smoothed = smoothed
         self._checkpoint = Checkpoint(checkpoint.folder)  # its reads are no progress of the export
         self._decoder = decoder
         self._architecture = architecture
@@ -181,7 +187,9 @@ class Calibration:
         first = seen[f"{a}.q_proj"].first
         for names, source, tied in groups:
             inputs = seen[names[0]]
-            s = smooth(inputs.some(), [values[name] for name in names], tied)
+            s = np.ones(len(tied), np.float32)
+            if self._smoothed:
+                s = smooth(inputs.some(), [values[name] for name in names], tied)
             what = feedback(inputs.moments / np.outer(s, s))
             for name in names:
                 values[name] = values[name] * s

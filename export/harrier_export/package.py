@@ -55,7 +55,7 @@ class ExportOptions:
     and `name` is by default the same (else the checkpoint folder's). `verify` measures parity
     against transformers: by default where it is installed. `allow_poor` accepts a package under
     its precision's floor, `overwrite` replaces one that stands at the target. `calibration` is a
-    file of texts like `calibration.txt` here, from which int8 learns how to round.
+    file of texts like `calibration.txt` here, from which int8 and int4 learn how to round.
     """
 
     precision: str = "int8"
@@ -129,6 +129,7 @@ def export(
                 architecture,
                 _calibration_tokens(folder, decoder, options.calibration),
                 lambda done, total: on_progress("calibrate", done, total),
+                smoothed=form.smoothed,
             )
         with closing(GraphBuilder(folder / MODEL_DATA)) as graph:
             architecture.build(

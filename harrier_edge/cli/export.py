@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibration",
         type=Path,
         metavar="FILE",
-        help="texts to calibrate int8 on, between lines of %%%% (default: built in)",
+        help="texts to calibrate int8 and int4 on, between lines of %%%% (default: built in)",
     )
     parser.add_argument(
         "--model", help="hold the checkpoint to this model of the catalogue: hashes, shape, prompts"

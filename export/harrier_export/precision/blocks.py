@@ -15,6 +15,7 @@ import numpy.typing as npt
 from harrier_export.checkpoint import Float32, Tensor
 from harrier_export.graph import FLOAT, MICROSOFT, GraphBuilder
 from harrier_export.precision.formats import Rows
+from harrier_export.rounding import Feedback, round_with_feedback
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -76,6 +77,31 @@ def quantize(rows: Float32, bits: int, block_size: int, asymmetric: bool) -> Qua
     return Quantized(
         _pack(codes.astype(np.uint8), bits), scales.astype(np.float32), zeros.astype(np.uint8)
     )
+
+
+def refine(q: Quantized, rows: Float32, bits: int, block_size: int, known: Feedback) -> Quantized:
+    """The codes of `rows` (rows, columns) chosen anew, with the scales and zero points of `q`.
+
+    What is known of the inputs lets the weights make up for each other's rounding.
+    """
+    top = 2**bits - 1
+
+    def codes(column: Float32, block: int) -> Float32:
+        scaled = column / q.scales[:, block] + q.zeros[:, block]
+        rounded: Float32 = np.rint(scaled).clip(0, top)
+        return rounded
+
+    def nearest(j: int, column: Float32) -> Float32:
+        block = j // block_size
+        values: Float32 = (codes(column, block) - q.zeros[:, block]) * q.scales[:, block]
+        return values
+
+    values = round_with_feedback(rows, known, nearest)
+    count, columns = rows.shape
+    chosen = np.repeat(q.zeros, block_size, axis=1)  # a short last block is filled with 0
+    for j in range(columns):
+        chosen[:, j] = codes(values[:, j], j // block_size)
+    return Quantized(_pack(chosen.reshape(count, -1, block_size), bits), q.scales, q.zeros)
 
 
 def _pack(codes: Bytes, bits: int) -> Bytes:
@@ -212,6 +238,8 @@ def _store(
     def codes() -> Iterator[npt.NDArray[Any]]:
         for block in tensor.blocks():
             q = quantize(block, bits, block_size, asymmetric)
+            if tensor.feedback is not None:
+                q = refine(q, block, bits, block_size, tensor.feedback)
             scales.append(q.scales * np.float32(scale))
             zeros.append(_pack(q.zeros, bits))
             yield q.packed

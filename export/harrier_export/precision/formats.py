@@ -74,6 +74,7 @@ class PrecisionFormat:
     embedding: EmbeddingFormat
     floor: Floor
     calibrated: bool = False  # whether its weights are rounded with what calibration knows
+    smoothed: bool = False  # whether its channels are scaled by what calibration knows
 
     def linear_of(self, layer: int) -> LinearFormat:
         """The format of one layer's linear weights."""
