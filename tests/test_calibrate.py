@@ -102,6 +102,22 @@ def test_own_texts_are_taken(tiny_gemma: Path, tmp_path: Path) -> None:
     assert data("c", None) != data("d", own)
 
 
+def test_without_calibration_no_text_is_read(tiny_gemma: Path, tmp_path: Path) -> None:
+    """The file of texts is not even opened, and the weights are other ones."""
+    data = []
+    for calibrate in (True, False):
+        options = ExportOptions(
+            precision="int4",
+            verify=False,
+            calibrate=calibrate,
+            calibration=None if calibrate else tmp_path / "missing.txt",
+        )
+        folder = export(tiny_gemma, tmp_path / str(calibrate), options).folder
+        data.append((folder / "model.onnx_data").read_bytes())
+    assert data[0] != data[1]
+    assert len(data[0]) >= len(data[1])
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -38,6 +38,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", help="hold the checkpoint to this model of the catalogue: hashes, shape, prompts"
     )
+    parser.add_argument(
+        "--calibrate",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="round int8 and int4 weights by real text (default); without, in less memory and time",
+    )
     parser.add_argument("--name", help="the package's name (default: the model's or the folder's)")
     parser.add_argument(
         "--verify",
@@ -79,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
                 allow_poor=args.allow_poor,
                 overwrite=args.overwrite,
                 calibration=args.calibration,
+                calibrate=args.calibrate,
             ),
             progress,
         )
