@@ -102,10 +102,10 @@ class Session:
     ) -> Vectors:
         """Embed texts given as token ids: (len(texts), dimension) float32 of unit length, in order.
 
-        Several batches are embedded side by side, each on a thread of its own, which takes two
-        thirds of the time of one after the other on all threads. The first such call loads the
-        graph once more, for one thread. `batch_size` limits the texts of a batch; `on_texts` is
-        told how many more are done. Vectors are the same to the last bit as those of `run`.
+        Several batches are embedded side by side, each on a thread of its own, which is faster
+        than one after the other on all threads. The first such call loads the graph once more,
+        for one thread. `batch_size` limits the texts of a batch; `on_texts` is told how many more
+        are done. Vectors are the same to the last bit as those of `run`.
         """
         vectors = np.empty((len(texts), self.dimension), np.float32)
         batches = list(token_batches([len(text) for text in texts], batch_size))
