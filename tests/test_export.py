@@ -111,7 +111,8 @@ def test_precisions_of_weights_and_embeddings_are_chosen_apart(
     assert "MatMulNBits 4 bit, block 32, symmetric" in result.manifest.precision.linear
     assert "GatherBlockQuantized 4 bit, block 16" in result.manifest.precision.embedding
     model = onnx.load(result.folder / "model.onnx", load_external_data=False)
-    kinds = {node.op_type for node in model.graph.node}
+    branches = [a.g for node in model.graph.node for a in node.attribute if a.HasField("g")]
+    kinds = {node.op_type for graph in (model.graph, *branches) for node in graph.node}
     assert {"MatMulNBits", "GatherBlockQuantized", "GroupQueryAttention"} <= kinds
     assert "MatMul" not in kinds
     assert np.isfinite(Embedder(result.folder).encode("a")).all()
