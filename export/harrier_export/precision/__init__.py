@@ -25,7 +25,7 @@ _EXPANDED_BYTES = 256 * 10**6  # what int8-block may spend on float32 copies of 
 
 _FLOORS = {
     "fp32": Floor(min_cosine=0.9999),
-    "int8": Floor(min_cosine=0.98),
+    "int8": Floor(mean_cosine=0.99, min_cosine=0.97),
     "int8-block": Floor(min_cosine=0.98),
     "int4": Floor(mean_cosine=0.95),
 }
