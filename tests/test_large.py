@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 from standins.folder import cache, full_tokenizer
 from standins.gemma3_270m import gemma3_270m
+from standins.optimum import optimum_export
 from standins.packages import cached_package
 from standins.random_checkpoint import (
     gemma3_270m as gemma3_270m_shape,
@@ -123,23 +124,7 @@ def test_the_same_in_the_shape_of_the_0_6b() -> None:
 
 def test_optimum_agrees(standin: Path, texts: list[list[int]]) -> None:
     """An export that shares no code with ours, pooled and normalized outside, to 0.9999."""
-    folder = cache() / "optimum-gemma3-270m"
-    if not folder.exists():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's tracer and its onnx export warn a lot
-            from optimum.exporters.onnx import main_export
-
-            partial = folder.with_name(f".{folder.name}")
-            shutil.rmtree(partial, ignore_errors=True)
-            main_export(
-                str(standin),
-                partial,
-                task="feature-extraction",
-                library_name="transformers",
-                do_validation=False,
-            )
-            partial.replace(folder)
-    judge = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    judge = onnxruntime.InferenceSession(str(optimum_export(standin) / "model.onnx"))
     ours = Session(cached_package(standin, "fp32") / "model.onnx", dimension=640, pad_token=0)
     some = [ids for ids in texts if len(ids) < 600]
     assert len(some) >= 64
