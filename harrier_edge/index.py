@@ -4,51 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
 
 from harrier_edge.documents.chunk import Chunk, split, title_of
 from harrier_edge.documents.read import absolute, decode, find_files, read_bytes
 from harrier_edge.embedder import Embedder
 from harrier_edge.errors import DocumentError, ModelMismatchError, UsageError
-from harrier_edge.fusion import reciprocal_rank_fusion
 from harrier_edge.package import find_package
+from harrier_edge.searching import Hit, Mode, search
 from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
 from harrier_edge.store.database import (
     ChunkRow,
     Database,
     Part,
     StoredModel,
-    words_of,
 )
 
 CHUNK_TOKENS = 512
 BATCH_CHUNKS = 64  # embedded, then committed: what an interruption can cost
-FUSED = 100  # how far down each ranking hybrid search looks, at the least
-SNIPPET_LINES = 3
-SNIPPET_CHARACTERS = 240
 
-Mode = Literal["hybrid", "vector", "text"]
 OnProgress = Callable[[str, int, int], None]  # stage, done, of how many
-
-
-@dataclass(frozen=True)
-class Hit:
-    """A passage that was found. `line` and `end_line` count from 1."""
-
-    id: int
-    score: float  # 0 to 1; comparable only within one mode
-    path: str
-    line: int
-    end_line: int
-    title: str
-    snippet: str
-    text: str
-    metadata: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -261,41 +239,16 @@ class Index:
 
         Raises UsageError where an argument cannot work.
         """
-        if top_k < 1:
-            raise UsageError(f"top_k is {top_k}; wanted 1 or more.")
-        if mode not in ("hybrid", "vector", "text"):
-            raise UsageError(f"mode is {mode!r}; wanted 'hybrid', 'vector' or 'text'.")
-        limit = top_k if mode != "hybrid" else max(FUSED, top_k)
-        by_word = self._database.matching(query, limit) if mode != "vector" else []
-        by_meaning: list[tuple[int, float]] = []
-        if mode != "text":
-            vector = self.embedder.encode_query(
+        return search(
+            self._database,
+            lambda: self.embedder.encode_query(
                 query, prompt=prompt, prompt_name=prompt_name, task=task
-            )
-            by_meaning = self._database.nearest(vector, limit)
-        if mode == "hybrid":
-            ranked = reciprocal_rank_fusion([[i for i, _ in r] for r in (by_meaning, by_word)])
-        else:
-            ranked = [(i, max(0.0, score)) for i, score in by_meaning or by_word]
-        floor = 0.0 if min_score is None else min_score
-        best = [(i, score) for i, score in ranked[:top_k] if score >= floor]
-        passages = self._database.passages([i for i, _ in best])
-        words = words_of(query)
-        return [
-            Hit(
-                id=i,
-                score=score,
-                path=passages[i].path,
-                line=passages[i].line,
-                end_line=passages[i].end_line,
-                title=passages[i].title,
-                snippet=_snippet(passages[i].text, words),
-                text=passages[i].text,
-                metadata=passages[i].metadata,
-            )
-            for i, score in best
-            if i in passages  # another process may have removed it meanwhile
-        ]
+            ),
+            query,
+            top_k,
+            mode=mode,
+            min_score=min_score,
+        )
 
     def remove(self, paths: str | Path | Sequence[str | Path]) -> int:
         """Forget files, or all files in folders; how many documents that were."""
@@ -357,15 +310,3 @@ def _paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
 def _printable(path: Path) -> str:
     """A path that any terminal and JSON can hold."""
     return os.fsencode(path).decode("utf-8", "replace")
-
-
-def _snippet(text: str, words: Sequence[str]) -> str:
-    """The lines of `text` around the one that has the most of `words`."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    pattern = re.compile("|".join(rf"\b{re.escape(w)}\b" for w in words) or "$^", re.IGNORECASE)
-    found = [len({m.lower() for m in pattern.findall(line)}) for line in lines]
-    start = max(0, min(found.index(max(found)), len(lines) - SNIPPET_LINES)) if lines else 0
-    snippet = "\n".join(lines[start : start + SNIPPET_LINES])
-    if len(snippet) <= SNIPPET_CHARACTERS:
-        return snippet
-    return snippet[:SNIPPET_CHARACTERS].rstrip() + "…"

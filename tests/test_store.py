@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,6 +73,40 @@ def test_a_document_is_replaced_and_nothing_of_the_old_is_left(database: Databas
     stored = database.document("/a.md")
     assert stored is not None
     assert (stored.sha256, stored.chunks, stored.complete) == ("1", 1, True)
+
+
+def test_all_that_is_told_of_a_document_is_stored(database: Database) -> None:
+    """Its kind, time and metadata, and where each chunk stands in it."""
+    row = ChunkRow(0, 3, 4, "the falcon", "Birds > Of prey", 20, 30, b"\x01" * 32)
+    facts: dict[str, Any] = {
+        "collection": "notes",
+        "media_type": "text/markdown",
+        "modified": 12.5,
+        "size": 99,
+    }
+    metadata = {"author": "Zoë", "year": 1999}
+    database.write(
+        [Part("/a.md", "t", "0", [row], unit(1, 2, 3, 4)[None], True, metadata=metadata, **facts)]
+    )
+    (passage,) = database.passages([1]).values()
+    assert (passage.heading, passage.metadata) == ("Birds > Of prey", metadata)
+    with sqlite3.connect(database.path) as connection:
+        stored = connection.execute("SELECT collection, media_type, modified, size FROM documents")
+        assert stored.fetchone() == tuple(facts.values())
+        chunk = connection.execute('SELECT start, "end" FROM chunks')
+        assert chunk.fetchone() == (20, 30)
+    connection.close()
+
+
+def test_a_vector_is_found_again_by_its_digest(database: Database) -> None:
+    """What has the same digest need not be embedded again; no digest is found by none."""
+    known, unknown = b"\x01" * 32, b"\x02" * 32
+    rows = [ChunkRow(0, 1, 1, "a", digest=known), ChunkRow(1, 2, 2, "b")]
+    vectors = np.stack([unit(1, 2, 3, 4), unit(4, 3, 2, 1)])
+    database.write([Part("/a.md", "t", "0", rows, vectors, True)])
+    found = database.vectors_of([known, unknown, b""])
+    assert list(found) == [known]
+    np.testing.assert_array_equal(found[known], vectors[0])
 
 
 def test_a_document_may_come_in_parts(database: Database) -> None:

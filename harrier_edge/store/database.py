@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import sqlite_vec
 
 from harrier_edge.errors import ForeignDatabaseError, StoreError
 from harrier_edge.store.schema import APPLICATION_ID, MIGRATIONS
-from harrier_edge.vectors import Vectors, to_blob
+from harrier_edge.vectors import Vectors, from_blob, to_blob
 
 BUSY_MS = 10_000  # how long one writer waits for another
 MAX_NEIGHBOURS = 4096  # sqlite-vec's limit
@@ -46,17 +46,28 @@ class StoredDocument:
 
 @dataclass(frozen=True)
 class ChunkRow:
-    """A passage as it is stored; `number` counts from 0 in its document, lines from 1."""
+    """A passage as it is stored; `number` counts from 0 in its document, lines from 1.
+
+    `start` and `end` are its characters in the document's text, `heading` the path of the headings
+    above it, and `digest` a hash of what was embedded, by which its vector is found again.
+    """
 
     number: int
     line: int
     end_line: int
     text: str
+    heading: str = ""
+    start: int = 0
+    end: int = 0
+    digest: bytes = b""
 
 
 @dataclass(frozen=True)
 class Part:
-    """Chunks in a row of one document, with their vectors (len(chunks), dimension) float32."""
+    """Chunks in a row of one document, with their vectors (len(chunks), dimension) float32.
+
+    `modified` is in seconds since 1970, `size` in bytes; `metadata` is what JSON can hold.
+    """
 
     path: str
     title: str
@@ -64,6 +75,11 @@ class Part:
     chunks: Sequence[ChunkRow]
     vectors: Vectors
     last: bool  # whether the document ends with these
+    collection: str = ""
+    media_type: str = "text/plain"
+    modified: float = 0.0
+    size: int = 0
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,6 +93,7 @@ class Passage:
     end_line: int
     text: str
     metadata: dict[str, Any]
+    heading: str
 
 
 @dataclass(frozen=True)
@@ -224,20 +241,35 @@ class Database:
             )
         (row,) = self._execute(
             """
-            INSERT INTO documents (path, title, sha256, complete, metadata)
-            VALUES (?, ?, ?, ?, '{}')
+            INSERT INTO documents
+                (path, title, sha256, complete, metadata, collection, media_type, modified, size)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
             ON CONFLICT (path) DO UPDATE SET complete = excluded.complete
             RETURNING id
             """,
-            (part.path, part.title, part.sha256, part.last),
+            (
+                part.path,
+                part.title,
+                part.sha256,
+                part.last,
+                json.dumps(dict(part.metadata), ensure_ascii=False, allow_nan=False),
+                part.collection,
+                part.media_type,
+                part.modified,
+                part.size,
+            ),
         ).fetchall()
         document: int = row[0]
         return document
 
     def _insert_chunk(self, document: int, chunk: ChunkRow, vector: Vectors) -> None:
         self._execute(
-            "INSERT INTO chunks (document, number, line, end_line, text) VALUES (?, ?, ?, ?, ?)",
-            (document, chunk.number, chunk.line, chunk.end_line, chunk.text),
+            """
+            INSERT INTO chunks
+                (document, number, line, end_line, text, heading, start, "end", digest)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+            """,
+            (document, *astuple(chunk)),
         )
         row = self._connection.last_insert_rowid()
         self._execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (row, chunk.text))
@@ -294,20 +326,33 @@ class Database:
             ).fetchall()
         return [(row[0], max(row[1], 0) / (1 + max(row[1], 0))) for row in rows]
 
+    def vectors_of(self, digests: Sequence[bytes]) -> dict[bytes, Vectors]:
+        """The stored vectors (dimension,) float32 of what has these digests, where there is one."""
+        with self._reading():
+            rows = self._execute(
+                """
+                SELECT digest, vector FROM chunks JOIN vectors ON chunk = id
+                WHERE digest <> x'' AND digest IN (SELECT unhex(value) FROM json_each(?))
+                """,
+                (json.dumps([digest.hex() for digest in digests]),),
+            ).fetchall()
+        return {digest: from_blob(blob) for digest, blob in rows}
+
     def passages(self, ids: Sequence[int]) -> dict[int, Passage]:
         """Chunks by their ids."""
         with self._reading():
             rows = self._execute(
                 """
-                SELECT chunks.id, path, title, line, end_line, text, metadata
+                SELECT chunks.id, path, title, line, end_line, text, metadata,
+                    heading
                 FROM chunks JOIN documents ON documents.id = chunks.document
                 WHERE chunks.id IN (SELECT value FROM json_each(?))
                 """,
                 (json.dumps(ids),),
             ).fetchall()
         return {
-            i: Passage(i, path, title, line, end_line, text, json.loads(metadata))
-            for i, path, title, line, end_line, text, metadata in rows
+            i: Passage(i, path, title, line, end_line, text, json.loads(metadata), heading)
+            for i, path, title, line, end_line, text, metadata, heading in rows
         }
 
     def _stored_model(self) -> StoredModel:
@@ -315,11 +360,8 @@ class Database:
         return StoredModel(**{**values, "dimension": int(values["dimension"])})
 
     def _store_model(self, model: StoredModel) -> None:
-        for field in fields(model):
-            self._execute(
-                "INSERT INTO model (key, value) VALUES (?, ?)",
-                (field.name, str(getattr(model, field.name))),
-            )
+        for key, value in asdict(model).items():
+            self._execute("INSERT INTO model (key, value) VALUES (?, ?)", (key, str(value)))
 
     def _execute(self, sql: str, values: Sequence[object] = ()) -> Any:
         """A cursor, whose rows are of the types that the schema gives."""

@@ -42,4 +42,19 @@ MIGRATIONS = (
         chunk INTEGER PRIMARY KEY, vector FLOAT[{dimension}] distance_metric=cosine
     );
     """,
+    """
+    -- What searches are filtered by, and where a chunk stands in its document.
+    ALTER TABLE documents ADD COLUMN collection TEXT NOT NULL DEFAULT '';
+    ALTER TABLE documents ADD COLUMN media_type TEXT NOT NULL DEFAULT 'text/plain';
+    ALTER TABLE documents ADD COLUMN modified REAL NOT NULL DEFAULT 0;  -- seconds since 1970, UTC
+    ALTER TABLE documents ADD COLUMN size INTEGER NOT NULL DEFAULT 0;   -- of the file, in bytes
+    CREATE INDEX documents_by_collection ON documents (collection);
+    CREATE INDEX documents_by_modified ON documents (modified);
+
+    ALTER TABLE chunks ADD COLUMN heading TEXT NOT NULL DEFAULT '';     -- its path: "A > B"
+    ALTER TABLE chunks ADD COLUMN start INTEGER NOT NULL DEFAULT 0;     -- characters, from 0, half
+    ALTER TABLE chunks ADD COLUMN "end" INTEGER NOT NULL DEFAULT 0;     -- open: text[start:end]
+    ALTER TABLE chunks ADD COLUMN digest BLOB NOT NULL DEFAULT x'';     -- of what was embedded
+    CREATE INDEX chunks_by_digest ON chunks (digest) WHERE digest <> x'';
+    """,
 )
