@@ -1,7 +1,25 @@
 """harrier-edge: on-device semantic search with Harrier embedding models."""
 
-from harrier_edge.embedder import Embedder, Embeddings
-from harrier_edge.index import Index
-from harrier_edge.searching import Hit
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harrier_edge.embedder import Embedder, Embeddings
+    from harrier_edge.index import Index
+    from harrier_edge.searching import Hit
 
 __all__ = ["Embedder", "Embeddings", "Hit", "Index"]
+
+_ROOMS = {"Embedder": "embedder", "Embeddings": "embedder", "Hit": "searching", "Index": "index"}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name at its first use: the command's help needs none of them."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -68,6 +68,7 @@ class Embedder:
             package.folder / TOKENIZER,
             final_token=manifest.tokens.final,
             max_tokens=self.max_tokens,
+            compiled=manifest.compiled_tokenizer,
         )
         self._session = Session(
             package.folder / MODEL,

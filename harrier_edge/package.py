@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from harrier_edge.errors import ModelNotFoundError, PackageError
 from harrier_edge.places import cache_folder
-from harrier_edge.spec import MANIFEST_FORMAT, MANIFEST_NAME, PackageManifest, read_table
+from harrier_edge.spec import (
+    MANIFEST_NAME,
+    READABLE_FORMATS,
+    ManifestFormat,
+    PackageManifest,
+    read_table,
+)
 
 MODEL = "model.onnx"
 MODEL_DATA = "model.onnx_data"
 TOKENIZER = "tokenizer.json"
+COMPILED_TOKENIZER = "tokenizer.kitoken"
 REQUIRED = (MODEL, TOKENIZER)
+_CLOCK_NS = 2_000_000_000  # the coarsest clock of a file system, FAT's
 
 
 @dataclass(frozen=True)
@@ -63,15 +76,20 @@ def installed_packages(name: str) -> list[Path]:
 def open_package(folder: Path) -> Package:
     """Read the manifest and check size and sha256 of every file.
 
+    Files that were found sound once are read again only if the system says that they, or the
+    manifest, were written to since; the cache folder remembers which.
+
     Raises SpecError where the manifest is malformed, and PackageError where a file is missing,
     changed or outside the folder.
     """
-    manifest = read_table(folder / MANIFEST_NAME, PackageManifest)
-    if manifest.format != MANIFEST_FORMAT:
+    written = read_table(folder / MANIFEST_NAME, ManifestFormat).format
+    if written not in READABLE_FORMATS:
         raise PackageError(
-            f"{folder}: its manifest has format {manifest.format}, this harrier-edge reads "
-            f"{MANIFEST_FORMAT}. Export the model again, or install the matching release."
+            f"{folder}: its manifest has format {written}, this harrier-edge reads "
+            f"{' and '.join(map(str, READABLE_FORMATS))}. Export the model again, or install the "
+            "matching release."
         )
+    manifest = read_table(folder / MANIFEST_NAME, PackageManifest)
     for name in REQUIRED:
         if name not in manifest.files:
             raise PackageError(f"{folder}: {MANIFEST_NAME} lists no {name}. Export it again.")
@@ -89,11 +107,16 @@ def open_package(folder: Path) -> Package:
                 f"{path}: has {size} bytes, the manifest says {record.size}. "
                 "Export or pull the package again."
             )
-        if (seen := sha256_of(path)) != record.sha256:
-            raise PackageError(
-                f"{path}: its sha256 is {seen}, the manifest says {record.sha256}. "
-                "Export or pull the package again."
-            )
+    memo = cache_folder() / "verified" / hashlib.sha256(bytes(folder.resolve())).hexdigest()
+    stamps = _stamps(folder, manifest)
+    if _recalled(memo) != stamps:
+        for name, record in manifest.files.items():
+            if (seen := sha256_of(folder / name)) != record.sha256:
+                raise PackageError(
+                    f"{folder / name}: its sha256 is {seen}, the manifest says {record.sha256}. "
+                    "Export or pull the package again."
+                )
+        _remember(memo, stamps)
     return Package(folder, manifest)
 
 
@@ -104,6 +127,37 @@ def sha256_of(path: Path) -> str:
         while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+Stamps = dict[str, tuple[int, int, int, int]]
+
+
+def _stamps(folder: Path, manifest: PackageManifest) -> Stamps:
+    """What the system changes when a file is written to or replaced: inode, size and both times."""
+    found = {name: (folder / name).stat() for name in (MANIFEST_NAME, *manifest.files)}
+    return {
+        name: (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        for name, stat in found.items()
+    }
+
+
+def _recalled(memo: Path) -> Stamps | None:
+    try:
+        return msgspec.json.decode(memo.read_bytes(), type=Stamps)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _remember(memo: Path, stamps: Stamps) -> None:
+    """Note that files are sound, unless they are so new that the clock might miss a change."""
+    newest = max(max(times) for _, _, *times in stamps.values())
+    if time.time_ns() - newest < _CLOCK_NS:
+        return
+    part = memo.with_name(f"{memo.name}.{os.getpid()}")
+    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+        memo.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(msgspec.json.encode(stamps))
+        part.replace(memo)
 
 
 def _models() -> Path:

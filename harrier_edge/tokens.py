@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-
-from tokenizers import Tokenizer as _Tokenizer
+from typing import TYPE_CHECKING
 
 from harrier_edge.errors import PackageError
+from harrier_edge.package import COMPILED_TOKENIZER
+from harrier_edge.spec import CompiledTokenizer
+
+if TYPE_CHECKING:
+    import kitoken
+    import tokenizers
+
+logger = logging.getLogger(__name__)
 
 # Texts that a tokenizer may treat in a way of its own.
 _PROBES = ("", " ", "a", "harrier", "two words\n", "日本語", "\0")
+# SentencePiece's sign for a space. Of texts that hold it themselves, kitoken makes other tokens.
+_SPACE_SIGN = "\u2581"
+
+IdsOf = Callable[[Sequence[str]], list[list[int]]]
 
 
 @dataclass(frozen=True)
@@ -25,27 +38,48 @@ class TokenizedText:
 class Tokenizer:
     """A package's tokenizer. Safe to share between threads."""
 
-    def __init__(self, path: Path, *, final_token: int, max_tokens: int) -> None:
-        """Load `tokenizer.json`.
+    def __init__(
+        self,
+        path: Path,
+        *,
+        final_token: int,
+        max_tokens: int,
+        compiled: CompiledTokenizer | None = None,
+    ) -> None:
+        """Load `tokenizer.json`, or in its place, as `compiled` tells, what was made of it.
 
         Raises PackageError where it is not a tokenizer, or does not end every input with
-        `final_token`, at which the embedding is taken.
+        `final_token`, at which the embedding is taken. Where the compiled form cannot be read by
+        the kitoken that is installed, that is logged.
         """
-        try:
-            self._tokenizer = _Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises plain Exception
-            raise PackageError(f"{path}: is not a tokenizer ({error}). Export it again.") from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+        self._path = path
         self._final_token = final_token
         self.max_tokens = max_tokens
-        for encoded in self._tokenizer.encode_batch(list(_PROBES)):
+        self._compiled = compiled
+        self._fast = _load_compiled(path.with_name(COMPILED_TOKENIZER), compiled)
+        if self._fast is None:
+            self._reference  # noqa: B018  # loaded now, so that its errors are raised now
+
+    @cached_property
+    def _reference(self) -> tokenizers.Tokenizer:
+        """`tokenizer.json` itself, to which the compiled form was held."""
+        import tokenizers  # with a compiled form, most processes never need it
+
+        path, final_token = self._path, self._final_token
+        try:
+            tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises plain Exception
+            raise PackageError(f"{path}: is not a tokenizer ({error}). Export it again.") from error
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        for encoded in tokenizer.encode_batch(list(_PROBES)):
             if encoded.ids[-1:] != [final_token]:
                 raise PackageError(
                     f"{path}: an input ends with token {encoded.ids[-1:]}, wanted {final_token}: "
                     "its vectors would be taken at the wrong place. Export the model again, which "
                     "repairs the tokenizer."
                 )
+        return tokenizer
 
     def encode(self, texts: Sequence[str]) -> list[TokenizedText]:
         """Token ids of each text.
@@ -53,8 +87,24 @@ class Tokenizer:
         An input over `max_tokens` keeps its first tokens and the final one. Empty text is the
         special tokens alone; a lone surrogate, which no UTF-8 can hold, becomes U+FFFD.
         """
-        encoded = self._tokenizer.encode_batch_fast([_encodable(text) for text in texts])
-        return [self._fit(one.ids) for one in encoded]
+        clean = [_encodable(text) for text in texts]
+        ids: dict[int, list[int]] = {}
+        if self._fast and self._compiled:
+            first, last = self._compiled.first, [self._final_token]
+            rows = [row for row, text in enumerate(clean) if self._is_compiled(text)]
+            bodies = self._fast.encode_all([clean[row] for row in rows], True)
+            ids = {row: [*first, *body, *last] for row, body in zip(rows, bodies, strict=True)}
+        if rest := [row for row in range(len(clean)) if row not in ids]:
+            encoded = self._reference.encode_batch_fast([clean[row] for row in rest])
+            ids.update(zip(rest, (one.ids for one in encoded), strict=True))
+        return [self._fit(ids[row]) for row in range(len(clean))]
+
+    def _is_compiled(self, text: str) -> bool:
+        """Whether the compiled form takes `text`."""
+        assert self._compiled
+        if text.isascii():
+            return True
+        return _SPACE_SIGN not in text and not (self._compiled.nfc and _nfc(text) != text)
 
     def _fit(self, ids: list[int]) -> TokenizedText:
         cut = len(ids) - self.max_tokens
@@ -70,3 +120,37 @@ def _encodable(text: str) -> str:
         # Through UTF-16, so that two surrogates that do form a pair become their character.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def _nfc(text: str) -> str:
+    """`text` in Unicode's composed form, as `tokenizers` makes it, whose Unicode is older."""
+    from tokenizers.normalizers import NFC  # needed for other scripts in some models alone
+
+    composed: str = NFC().normalize_str(text)
+    return composed
+
+
+def _load_compiled(path: Path, compiled: CompiledTokenizer | None) -> kitoken.Kitoken | None:
+    """The compiled form; None, logged, where it was made by another kitoken than this one.
+
+    kitoken ends the whole process when it meets bytes that it does not expect, so that nothing is
+    tried out here.
+    """
+    if compiled is None:
+        return None
+    try:
+        import kitoken  # a package without a compiled form does not need it
+    except ImportError:
+        logger.warning("kitoken is not installed: the tokenizer takes a second or two to load")
+        return None
+    # Not importlib.metadata, whose import takes as long as the tokenizer's own.
+    place = Path(kitoken.__file__).parents[1]
+    if not (place / f"kitoken-{compiled.kitoken}.dist-info").is_dir():
+        logger.warning(
+            "%s was made by kitoken %s, which is not the one installed: the tokenizer takes a "
+            "second or two to load. Install that kitoken, or export the package again.",
+            path,
+            compiled.kitoken,
+        )
+        return None
+    return kitoken.Kitoken.from_file(str(path))

@@ -34,7 +34,7 @@ FLOORS = {
     ),
     "harrier_export": (
         {"graph", "texts", "reference", "tokenizer", "smoothing", "rounding"},
-        {"checkpoint"},
+        {"checkpoint", "compiled_tokenizer"},
         {"precision", "sentence_transformers"},
         {"architectures"},
         {"calibrate", "parity"},
@@ -45,7 +45,12 @@ OWNERS = {
     "apsw": {"harrier_edge.store.database"},
     "sqlite_vec": {"harrier_edge.store.database"},
     "onnxruntime": {"harrier_edge.session", "harrier_export.calibrate"},
-    "tokenizers": {"harrier_edge.tokens", "harrier_export.tokenizer"},
+    "tokenizers": {
+        "harrier_edge.tokens",
+        "harrier_export.tokenizer",
+        "harrier_export.compiled_tokenizer",
+    },
+    "kitoken": {"harrier_edge.tokens", "harrier_export.compiled_tokenizer"},
     "onnx": {"harrier_export.graph"},
     "safetensors": {"harrier_export.checkpoint"},
     "torch": {"harrier_export.reference"},
@@ -115,11 +120,26 @@ def test_the_public_names_are_what_all_says() -> None:
             assert getattr(package, name).__module__.startswith(package.__name__)
         public = {
             name
-            for name, value in vars(package).items()
+            for name in dir(package)
+            for value in [getattr(package, name)]
             if not name.startswith("_") and not hasattr(value, "__path__")
             if getattr(value, "__module__", None) and not isinstance(value, type(sys))
         }
         assert public == set(package.__all__)
+
+
+def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
+    """`harrier-edge --help` imports neither numpy nor any library that works."""
+    heavy = {"numpy", "onnxruntime", "tokenizers", "kitoken", "apsw", "msgspec", "tqdm"}
+    program = (
+        "import sys\n"
+        "from harrier_edge.cli import main\n"
+        "try: main(['--help'])\n"
+        f"except SystemExit: sys.exit(sorted({heavy} & set(sys.modules)) or 0)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "search" in run.stdout
 
 
 BLOCKED = """

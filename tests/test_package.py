@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from harrier_edge import Embedder, package
 from harrier_edge.errors import ModelNotFoundError, PackageError, SpecError
-from harrier_edge.package import find_package, open_package
+from harrier_edge.package import find_package, open_package, sha256_of
 from harrier_edge.places import cache_folder
 
 
@@ -64,10 +67,52 @@ def test_a_path_out_of_the_package_is_refused(own_package: Path) -> None:
 def test_another_format_is_refused(own_package: Path) -> None:
     """A package of a later format is not guessed at."""
     manifest = own_package / "manifest.toml"
-    text = manifest.read_text("utf-8").replace("format = 1", "format = 2")
+    text = manifest.read_text("utf-8").replace("format = 2", "format = 3\nnew = 1")
     manifest.write_text(text, "utf-8")
-    with pytest.raises(PackageError, match="format 2"):
+    with pytest.raises(PackageError, match="format 3, this harrier-edge reads 1 and 2"):
         open_package(own_package)
+
+
+def test_a_package_of_the_first_format_still_opens(own_package: Path) -> None:
+    """It has no compiled tokenizer, and needs none."""
+    manifest = own_package / "manifest.toml"
+    text = manifest.read_text("utf-8").replace("format = 2", "format = 1")
+    table = re.compile(r"\[(compiled_tokenizer|files.\"tokenizer.kitoken\")\]\n(.+\n)+")
+    manifest.write_text(table.sub("", text), "utf-8")
+    (own_package / "tokenizer.kitoken").unlink()
+    assert open_package(own_package).manifest.compiled_tokenizer is None
+    assert Embedder(own_package).encode_query("a").shape == (64,)
+
+
+def test_a_sound_package_is_read_once(own_package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second time, nothing but a change makes it read the files again."""
+    read: list[Path] = []
+    monkeypatch.setattr(package, "_CLOCK_NS", -(10**18))
+
+    def reading(path: Path) -> str:
+        read.append(path)
+        return sha256_of(path)
+
+    monkeypatch.setattr(package, "sha256_of", reading)
+    open_package(own_package)
+    assert own_package / "model.onnx_data" in read
+    read.clear()
+    open_package(own_package)
+    assert not read
+    path = own_package / "model.onnx_data"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    times = path.stat()
+    path.write_bytes(data)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(PackageError, match=r"model\.onnx_data: its sha256 is"):
+        open_package(own_package)
+
+
+def test_a_file_that_was_just_written_is_read_again(own_package: Path) -> None:
+    """Within a tick of the file system's clock, a change would leave no trace."""
+    open_package(own_package)
+    assert not (cache_folder() / "verified").exists()
 
 
 def test_a_malformed_manifest_names_file_and_key(own_package: Path) -> None:

@@ -32,6 +32,7 @@ from harrier_export.architectures import architecture_of
 from harrier_export.architectures.decoder import Decoder, DecoderBuilder
 from harrier_export.calibrate import Calibration
 from harrier_export.checkpoint import Checkpoint
+from harrier_export.compiled_tokenizer import compile_tokenizer
 from harrier_export.graph import GraphBuilder
 from harrier_export.parity import check_floor, measure_parity
 from harrier_export.precision import PrecisionFormat, precision_format
@@ -123,6 +124,7 @@ def export(
         repaired = write_tokenizer(
             source.folder / TOKENIZER, folder / TOKENIZER, decoder.final_token
         )
+        compiled = compile_tokenizer(folder, decoder.final_token)
         calibration = None
         if form.calibrated and options.calibrate:
             calibration = Calibration(
@@ -149,7 +151,9 @@ def export(
             if not options.allow_poor:
                 check_floor(parity, form.floor, form.name)
         files = _files(folder, {MODEL_DATA: data_sha256})
-        manifest = msgspec.structs.replace(manifest, parity=parity, files=files)
+        manifest = msgspec.structs.replace(
+            manifest, parity=parity, files=files, compiled_tokenizer=compiled
+        )
         (folder / MANIFEST_NAME).write_text(tomli_w.dumps(msgspec.to_builtins(manifest)), "utf-8")
     return ExportResult(target, manifest, repaired)
 

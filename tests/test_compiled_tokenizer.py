@@ -1,0 +1,106 @@
+"""The compiled tokenizer, held to tokenizer.json."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from standins.folder import full_tokenizer
+
+from harrier_edge.package import open_package
+from harrier_edge.tokens import Tokenizer
+from harrier_export.compiled_tokenizer import compile_tokenizer
+from harrier_export.tokenizer import write_tokenizer
+
+Pair = tuple[Tokenizer, Tokenizer]
+
+
+def pair(folder: Path, final_token: int) -> Pair:
+    """A folder's tokenizer twice: as tokenizer.json, and compiled now."""
+    table = compile_tokenizer(folder, final_token)
+    assert table is not None
+    assert table.texts > 10_000
+    path, limit = folder / "tokenizer.json", 10_000
+    return (
+        Tokenizer(path, final_token=final_token, max_tokens=limit),
+        Tokenizer(path, final_token=final_token, max_tokens=limit, compiled=table),
+    )
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """The tiny tokenizer's two forms."""
+    folder = tmp_path_factory.mktemp("tiny-tokenizer")
+    shutil.copyfile(tiny_package / "tokenizer.json", folder / "tokenizer.json")
+    return pair(folder, 1)
+
+
+@settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text(st.characters(exclude_categories=())), min_size=1))
+def test_any_text_has_the_same_ids(tiny: Pair, texts: list[str]) -> None:
+    """Whatever the string, lone surrogates included, and whatever its company."""
+    reference, compiled = tiny
+    assert compiled.encode(texts) == reference.encode(texts)
+
+
+def test_a_package_loads_without_tokenizers(tiny_package: Path) -> None:
+    """The manifest knows the compiled form, and common text never loads the other one."""
+    manifest = open_package(tiny_package).manifest
+    table = manifest.compiled_tokenizer
+    assert table is not None
+    assert table.first == [2]
+    assert "tokenizer.kitoken" in manifest.files
+    path = tiny_package / "tokenizer.json"
+    tokenizer = Tokenizer(path, final_token=1, max_tokens=99, compiled=table)
+    assert tokenizer.encode(["the end", "été 日本"])[0].ids[0] == 2
+    assert "_reference" not in vars(tokenizer)
+    tokenizer.encode(["\u2581\u2581"])
+    assert "_reference" in vars(tokenizer)
+
+
+def test_another_kitoken_is_not_trusted(
+    tiny_package: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A form that another release wrote is left alone, with a notice, and the ids are the same."""
+    table = open_package(tiny_package).manifest.compiled_tokenizer
+    assert table is not None
+    path = tiny_package / "tokenizer.json"
+    other = msgspec.structs.replace(table, kitoken="0.0.1")
+    tokenizer = Tokenizer(path, final_token=1, max_tokens=99, compiled=other)
+    assert "kitoken 0.0.1, which is not the one installed" in caplog.text
+    with_it = Tokenizer(path, final_token=1, max_tokens=99, compiled=table)
+    assert tokenizer.encode(["the end"]) == with_it.encode(["the end"])
+
+
+def test_a_tokenizer_that_comes_out_different_is_not_compiled(
+    tiny_package: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where one text has other ids, there is no compiled form, and the reason is logged."""
+    data = json.loads((tiny_package / "tokenizer.json").read_text("utf-8"))
+    template = data["post_processor"]["single"]
+    # An end of its own only for this: a second <bos> behind the text, which kitoken does not know.
+    template.insert(2, template[0])
+    (tmp_path / "tokenizer.json").write_text(json.dumps(data), "utf-8")
+    with caplog.at_level(logging.WARNING):
+        assert compile_tokenizer(tmp_path, 1) is None
+    assert "no tokenizer.kitoken is written: ValueError: of " in caplog.text
+    assert not (tmp_path / "tokenizer.kitoken").exists()
+
+
+@pytest.mark.large
+@pytest.mark.parametrize(("name", "final"), [("gemma3", 1), ("qwen3", 151643)])
+def test_the_full_tokenizers_have_the_same_ids(
+    name: str, final: int, shared: Path, tmp_path: Path
+) -> None:
+    """Gemma's and Qwen's, on all that is checked at export and on every gold text."""
+    write_tokenizer(full_tokenizer(name), tmp_path / "tokenizer.json", final)
+    reference, compiled = pair(tmp_path, final)
+    lines = (shared / "gold" / "tokens.jsonl").read_text("utf-8").splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
+    assert compiled.encode(texts) == reference.encode(texts)
