@@ -87,6 +87,18 @@ def test_an_int8_package_is_near_the_float_one(tiny_gemma: Path, tmp_path: Path)
     assert last[0] == last[1] > 0
 
 
+def test_the_final_token_is_exact_in_any_table(tiny_gemma: Path, tmp_path: Path) -> None:
+    """Alone it has the vector that it has in float32, which no other token has."""
+    sessions = []
+    for embedding in ("fp32", "int4"):
+        options = ExportOptions(precision="fp32", embedding=embedding, verify=False)
+        folder = export(tiny_gemma, tmp_path / embedding, options).folder
+        sessions.append(Session(folder / "model.onnx", dimension=64, pad_token=0))
+    texts = [[1], [5]]  # the final token has the number 1
+    same, other = row_cosines(*(session.run(texts) for session in sessions))
+    assert same > 0.999999 > other
+
+
 def test_own_texts_are_taken(tiny_gemma: Path, tmp_path: Path) -> None:
     """The same file gives the same bytes, another gives others."""
     own = tmp_path / "own.txt"

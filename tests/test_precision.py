@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import closing
+from pathlib import Path
+
 import numpy as np
+import onnxruntime
 import pytest
+from safetensors.numpy import save_file
 
 from harrier_edge.errors import UsageError
+from harrier_export.checkpoint import Tensor
+from harrier_export.graph import FLOAT, GraphBuilder
 from harrier_export.precision import precision_format
 from harrier_export.precision.blocks import Quantized, quantize, refine
+from harrier_export.precision.formats import LastRows, Rows
+from harrier_export.precision.tokens import TokenLinear
 from harrier_export.rounding import feedback
 
 
@@ -94,7 +103,39 @@ def test_early_layers_are_written_finer() -> None:
     assert early("int8-block", 10**6) == 8
     assert early("int8-block", 16 * 10**6) == 4
     assert early("int8-block", 10**9) == 0
-    assert early("int8", 10**9) == 4
+    assert early("int8", 10**9) == 2
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_the_last_token_is_rounded_finest(tmp_path: Path, everywhere: bool) -> None:
+    """Each text's own; with both terms a product is nearly that of the float activations."""
+    random = np.random.default_rng(5)
+    x = random.standard_normal((3, 6, 64)).astype(np.float32)
+    last = np.array([5, 2, 0])
+    codes = random.integers(-127, 128, (32, 64)).astype(np.float32)
+    codes[:, 0] = 127  # so that these weights need no rounding
+    save_file({"w": codes}, tmp_path / "w.safetensors")
+    with closing(GraphBuilder(tmp_path / "model.onnx_data")) as graph:
+        at = graph.constant(last[:, None, None], np.int64)
+        to = graph.constant(np.stack([np.arange(3), last], -1)[:, None], np.int64)
+        tensor = Tensor("w", codes.shape, tmp_path / "w.safetensors", lambda count: None)
+        (product,) = TokenLinear(everywhere).write(
+            graph,
+            Rows(graph.input("x", FLOAT, list(x.shape))),
+            {"w": tensor},
+            lambda: LastRows(at, to),
+        )
+        graph.output(product.settled(graph), "y", FLOAT, [3, 6, 32])
+        graph.save(tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    wanted = x @ codes.T
+    (seen,) = session.run(None, {"x": x})
+    errors = np.abs(seen - wanted).max(-1) / np.abs(wanted).max(-1)
+    finest = np.zeros((3, 6), bool)
+    finest[np.arange(3), last] = True
+    finest |= everywhere
+    assert errors[finest].max() < 1e-4
+    assert everywhere or errors[~finest].min() > 5e-4
 
 
 def test_unknown_precisions_are_named() -> None:

@@ -27,11 +27,14 @@ from harrier_export.checkpoint import Checkpoint, Float32, Tensor
 from harrier_export.graph import FLOAT, GraphBuilder
 from harrier_export.precision import float_format
 from harrier_export.precision.float32 import FloatLinear
-from harrier_export.precision.formats import Rows
+from harrier_export.precision.formats import Last, Rows
 from harrier_export.rounding import Feedback, feedback
 from harrier_export.smoothing import smooth
 
-LAST_TOKEN_SHARE = 0.5  # of a text's weight in the statistics, against 1 for all its others
+# How much a text's last two tokens count in the statistics, for each of its first 64 tokens; all
+# others count 1 each. The vector is the last token's state: what it loses is lost.
+LAST_SHARES = (1.0, 0.5)
+BEGINNINGS = 5  # texts that each text's first tokens make, so that many last tokens are seen
 SMOOTHING_TOKENS = 1536  # of each product's inputs; more change nothing that is measurable
 
 
@@ -116,9 +119,9 @@ class Calibration:
             ids[row, : len(text)] = text
             mask[row, : len(text)] = 1
         weight = mask.astype(np.float32)
-        # The vector is the last token's state: what it loses is lost, others' losses average out.
-        lengths = mask.sum(1)
-        weight[np.arange(len(texts)), lengths - 1] = LAST_TOKEN_SHARE * lengths
+        for row, text in enumerate(texts):
+            for back, share in enumerate(LAST_SHARES[: len(text)], 1):
+                weight[row, len(text) - back] = share * min(len(text), 64)
         if self._has_first:
             weight[:, 0] = 0  # its keys and values are written into the graph
         return _Batch(ids, mask, weight)
@@ -234,13 +237,15 @@ class _Taps(FloatLinear):
 
     names: list[str] = field(default_factory=list)
 
-    def write(self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor]) -> list[Rows]:
+    def write(
+        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last
+    ) -> list[Rows]:
         """See LinearFormat."""
         name = next(iter(weights))
         (width,) = {tensor.shape[1] for tensor in weights.values()}
         graph.output(x.settled(graph), name, FLOAT, ["batch", "sequence", width])
         self.names.append(name)
-        return super().write(graph, x, weights)
+        return super().write(graph, x, weights, last)
 
 
 class _LayerRun:
@@ -289,6 +294,10 @@ class _Inputs:
 
 
 def _beginnings(texts: Sequence[Sequence[int]]) -> list[list[int]]:
-    """The first tokens of each text, from one to some, as texts of their own."""
-    cut = ((text, 2 + 3 * row % 23) for row, text in enumerate(texts))
+    """The first tokens of each text, from two to sixty, as texts of their own."""
+    cut = (
+        (text, 2 + (7 * row + 11 * nth) % (12 * (nth + 1)))
+        for row, text in enumerate(texts)
+        for nth in range(BEGINNINGS)
+    )
     return [[*text[:n], text[-1]] for text, n in cut if n < len(text) - 1]

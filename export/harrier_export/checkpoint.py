@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -47,6 +48,13 @@ class Tensor:
         step = max(1, _BLOCK_BYTES // (4 * math.prod(self.shape[1:])))
         for start in range(0, self.shape[0], step):
             yield self._read(slice(start, min(start + step, self.shape[0])))
+
+    def row(self, index: int) -> Float32:
+        """One of its rows, which is not counted as read: the whole is read besides."""
+        row: Float32 = dataclasses.replace(self, on_read=lambda count: None)._read(
+            slice(index, index + 1)
+        )[0]
+        return row
 
     def _read(self, rows: slice) -> Float32:
         with safe_open(self.path, framework="np") as file:

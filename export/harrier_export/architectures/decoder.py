@@ -16,6 +16,7 @@ from harrier_edge.session import TILED_TOKENS
 from harrier_export.checkpoint import Checkpoint, Float32, Tensor
 from harrier_export.graph import FLOAT, INT32, INT64, MICROSOFT, GraphBuilder
 from harrier_export.precision import PrecisionFormat, Rows
+from harrier_export.precision.formats import LastRows
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,8 @@ class DecoderBuilder:
         self._begins: str | None = None
         self._firsts: str | None = None
         self._ends: str | None = None
+        self._reduced = False
+        self._lasts: dict[bool, LastRows] = {}
         self.only_ends = False  # whether nothing follows for which all tokens are needed
 
         g = graph
@@ -112,10 +115,26 @@ class DecoderBuilder:
         self._narrow = g.node("LessOrEqual", self._width, tiled, name="narrow")
 
     def embed(self, scale: float = 1.0) -> Rows:
-        """Token embeddings times `scale`: (batch, sequence, hidden)."""
-        d = self.decoder
+        """Token embeddings times `scale`: (batch, sequence, hidden).
+
+        The final token's is exact, whatever the table's precision: the vector begins from it.
+        """
+        g, d = self.graph, self.decoder
         table = self.checkpoint.tensor("embed_tokens.weight", d.vocab_size, d.hidden_size)
-        return Rows(self.precision.embedding.write(self.graph, self._ids, table, scale))
+        value = self.precision.embedding.write(g, self._ids, table, scale)
+        if self.precision.embedding.exact:
+            return Rows(value)
+        exact = table.row(d.final_token) * np.float32(scale)
+        last = self._last_rows()
+        ids = g.node("Unsqueeze", self._ids, g.constant([2], np.int64))
+        final = g.node(
+            "Equal",
+            g.node("GatherND", ids, last.gather, batch_dims=1),
+            g.constant(d.final_token, np.int64),
+        )
+        seen = g.node("GatherND", value, last.gather, batch_dims=1)
+        pinned = g.node("Where", final, g.weight(f"{table.name}.final_token", exact), seen)
+        return Rows(g.node("ScatterND", value, last.scatter, pinned, name="embedding.pinned"))
 
     def layer(self, index: int) -> str:
         """Begin a layer, in the format that the precision gives it; returns its tensors' prefix."""
@@ -208,6 +227,7 @@ class DecoderBuilder:
         """
         if not self.only_ends:
             return x
+        self._reduced = True
         g = self.graph
         if self._ends is None:
             before = g.node("Sub", self._last, g.constant(1, np.int64))
@@ -255,7 +275,25 @@ class DecoderBuilder:
     def _linear(self, x: Rows, inputs: int, outputs: dict[str, int]) -> list[Rows]:
         """Products of one input with several weights, tensor name -> output size."""
         weights = [self._tensor(f"{name}.weight", size, inputs) for name, size in outputs.items()]
-        return self._linear_format.write(self.graph, x, dict(zip(outputs, weights, strict=True)))
+        by_name = dict(zip(outputs, weights, strict=True))
+        return self._linear_format.write(self.graph, x, by_name, self._last_rows)
+
+    def _last_rows(self) -> LastRows:
+        """Where each text's last token is, before and after only the last two are `needed`."""
+        if self._reduced not in self._lasts:
+            g = self.graph
+            axes = g.constant([1, 2], np.int64)
+            at = self._last
+            if self._reduced:
+                one = g.constant(1, np.int64)
+                at = g.node("Add", g.node("Mul", at, g.constant(0, np.int64)), one)
+            gather = g.node("Unsqueeze", at, axes, name="last_rows")
+            zero, step = g.constant(0, np.int64), g.constant(1, np.int64)
+            batch = g.node("Squeeze", g.node("Shape", self._ids, start=0, end=1))
+            texts = g.node("Unsqueeze", g.node("Range", zero, batch, step), axes)
+            scatter = g.node("Concat", texts, gather, axis=2, name="last_rows.of_texts")
+            self._lasts[self._reduced] = LastRows(gather, scatter)
+        return self._lasts[self._reduced]
 
     def _tensor(self, name: str, *shape: int) -> Tensor:
         tensor = self.checkpoint.tensor(name, *shape)

@@ -10,7 +10,7 @@ from harrier_edge.errors import UsageError
 from harrier_export.precision.blocks import BlockEmbedding, BlockLinear, ExpandedLinear
 from harrier_export.precision.float32 import FloatEmbedding, FloatLinear
 from harrier_export.precision.formats import Floor, LinearFormat, PrecisionFormat, Rows
-from harrier_export.precision.tokens import DoubleTokenLinear, TokenLinear
+from harrier_export.precision.tokens import TokenLinear
 
 __all__ = ["PRECISIONS", "Floor", "PrecisionFormat", "Rows", "float_format", "precision_format"]
 
@@ -20,12 +20,12 @@ _EMBEDDINGS = ("fp32", "int8", "int4")
 # The share of the layers that is written finer, which takes much of the error away. On the
 # Gemma-3-270M stand-in, mean cosine over the parity texts: int8-block 0.9974 -> 0.9991, int4
 # 0.907 -> 0.966, before its blocks were calibrated.
-_EARLY = {"int8": 2 / 9, "int8-block": 4 / 9, "int4": 1 / 3}
+_EARLY = {"int8": 1 / 9, "int8-block": 4 / 9, "int4": 1 / 3}
 _EXPANDED_BYTES = 256 * 10**6  # what int8-block may spend on float32 copies of early layers
 
 _FLOORS = {
     "fp32": Floor(min_cosine=0.9999),
-    "int8": Floor(mean_cosine=0.99, min_cosine=0.97),
+    "int8": Floor(min_cosine=0.98),
     "int8-block": Floor(min_cosine=0.98),
     "int4": Floor(mean_cosine=0.95),
 }
@@ -48,10 +48,10 @@ def precision_format(
     (by default at 4 bits). `embedding` is the precision of the embedding table: by default fp32
     for fp32 and int8 for the others.
 
-    The first layers are finer, since what they round goes through all the others: the first two
-    ninths of an int8 model have two 8-bit terms for every activation, the first third of an int4
-    model is in 8 bits, and the first four ninths of an int8-block model, as far as they fit
-    256 MB, keep their activations in float32. Raises UsageError.
+    The first layers are finer, since what they round goes through all the others: the first
+    ninth of an int8 model has two 8-bit terms for the activations of every token, the first third
+    of an int4 model is in 8 bits, and the first four ninths of an int8-block model, as far as they
+    fit 256 MB, keep their activations in float32. Raises UsageError.
     """
     embedding = embedding or ("fp32" if name == "fp32" else "int8")
     for what, value, known in (
@@ -69,7 +69,7 @@ def precision_format(
     linear: LinearFormat
     early_linear: LinearFormat
     if name == "int8":
-        linear, early_linear = TokenLinear(), DoubleTokenLinear()
+        linear, early_linear = TokenLinear(), TokenLinear(everywhere=True)
     elif name == "int8-block":
         linear = BlockLinear(8, block_size, bool(asymmetric))
         early_linear = ExpandedLinear(block_size)

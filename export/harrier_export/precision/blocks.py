@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from harrier_export.checkpoint import Float32, Tensor
 from harrier_export.graph import FLOAT, MICROSOFT, GraphBuilder
-from harrier_export.precision.formats import Rows
+from harrier_export.precision.formats import Last, Rows
 from harrier_export.rounding import Feedback, round_with_feedback
 
 Bytes = npt.NDArray[np.uint8]
@@ -128,7 +128,9 @@ class BlockLinear:
         kind = "asymmetric" if self.asymmetric else "symmetric"
         return f"MatMulNBits {self.bits} bit, block {self.block_size}, {kind}"
 
-    def write(self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor]) -> list[Rows]:
+    def write(
+        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last
+    ) -> list[Rows]:
         """See LinearFormat."""
         value = x.settled(graph)
         return [Rows(self._product(graph, value, name, tensor)) for name, tensor in weights.items()]
@@ -168,7 +170,9 @@ class ExpandedLinear:
         """For the manifest."""
         return f"MatMul float32 from 8 bit, block {self.block_size}, symmetric"
 
-    def write(self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor]) -> list[Rows]:
+    def write(
+        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last
+    ) -> list[Rows]:
         """See LinearFormat."""
         value = x.settled(graph)
         return [Rows(self._product(graph, value, name, tensor)) for name, tensor in weights.items()]
@@ -194,6 +198,7 @@ class BlockEmbedding:
 
     bits: int
     block_size: int
+    exact: bool = False
 
     @property
     def description(self) -> str:

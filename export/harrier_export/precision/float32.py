@@ -9,7 +9,7 @@ import numpy as np
 
 from harrier_export.checkpoint import Tensor
 from harrier_export.graph import GraphBuilder
-from harrier_export.precision.formats import Rows
+from harrier_export.precision.formats import Last, Rows
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,9 @@ class FloatLinear:
 
     description: str = "float32"
 
-    def write(self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor]) -> list[Rows]:
+    def write(
+        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last
+    ) -> list[Rows]:
         """See LinearFormat."""
         value = x.settled(graph)
         products = []
@@ -33,6 +35,7 @@ class FloatEmbedding:
     """Gather, with the scale multiplied into the table."""
 
     description: str = "float32"
+    exact: bool = True
 
     def write(self, graph: GraphBuilder, ids: str, table: Tensor, scale: float) -> str:
         """See EmbeddingFormat."""

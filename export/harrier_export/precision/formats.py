@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -25,6 +25,17 @@ class Rows:
         return graph.node("Mul", self.value, self.scale) if self.scale else self.value
 
 
+@dataclass(frozen=True)
+class LastRows:
+    """Where the last token of each text stands among rows (batch, sequence, n)."""
+
+    gather: str  # (batch, 1, 1) positions, for GatherND with batch_dims=1
+    scatter: str  # (batch, 1, 2) text and position, for ScatterND
+
+
+Last = Callable[[], LastRows]  # written into the graph when first asked for
+
+
 class LinearFormat(Protocol):
     """How linear layers are written."""
 
@@ -32,16 +43,22 @@ class LinearFormat(Protocol):
     def description(self) -> str:
         """For the manifest."""
 
-    def write(self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor]) -> list[Rows]:
-        """The products of `x` (…, in) with several weights (out, in): one (…, out) each.
+    def write(
+        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last
+    ) -> list[Rows]:
+        """The products of `x` (batch, sequence, in) with several weights (out, in), (…, out) each.
 
         The weights that share an input come together, so that a format which prepares its input
-        does so once.
+        does so once. The rows `last` are those of which the vectors are made.
         """
 
 
 class EmbeddingFormat(Protocol):
     """How the embedding table is written."""
+
+    @property
+    def exact(self) -> bool:
+        """Whether rows come back as they were."""
 
     @property
     def description(self) -> str:
