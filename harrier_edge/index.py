@@ -14,14 +14,11 @@ from harrier_edge.documents.read import absolute, decode, find_files, read_bytes
 from harrier_edge.embedder import Embedder
 from harrier_edge.errors import DocumentError, ModelMismatchError, UsageError
 from harrier_edge.package import find_package
-from harrier_edge.searching import Hit, Mode, search
+from harrier_edge.searching import CANDIDATES, Hit, Mode, SearchOptions, search
 from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
-from harrier_edge.store.database import (
-    ChunkRow,
-    Database,
-    Part,
-    StoredModel,
-)
+from harrier_edge.store.connection import StoredModel
+from harrier_edge.store.database import ChunkRow, Database, Part
+from harrier_edge.vectors import Vectors
 
 CHUNK_TOKENS = 512
 BATCH_CHUNKS = 64  # embedded, then committed: what an interruption can cost
@@ -226,6 +223,10 @@ class Index:
         *,
         mode: Mode = "hybrid",
         min_score: float | None = None,
+        filters: str | Sequence[str] = (),
+        every_chunk: bool = False,
+        candidates: int = CANDIDATES,
+        exact: bool = False,
         prompt: str | None = None,
         prompt_name: str | None = None,
         task: str | None = None,
@@ -233,22 +234,37 @@ class Index:
         """The `top_k` best passages for `query`, best first; equal scores in the order of ids.
 
         `mode` "vector" ranks by cosine (the score, 0 at the least), "text" by words (BM25), and
-        "hybrid" fuses both rankings by reciprocal rank. A hit below `min_score` is left out. The
-        query gets the model's instruction, or what `prompt`, `prompt_name` or `task` say, as in
+        "hybrid" fuses both rankings by reciprocal rank. In the last two, `"a phrase"` must be
+        there, `-word` must not, and `prefix*` stands for all words that begin so. A hit below
+        `min_score` is left out.
+
+        Only documents that meet all `filters` are ranked at all: `path=notes/*.md`,
+        `type=text/html`, `collection=work`, `modified>=2025-01-31`, `author=Zoë`, `year<2000`
+        (store/filters.py has all forms). Of each document the best passage is given, or with
+        `every_chunk` all that rank.
+
+        Vectors are first compared by their signs; the best `candidates`, and at least twice
+        `top_k`, by their whole. More find more of the true best, `exact` all. The query gets the
+        model's instruction, or what `prompt`, `prompt_name` or `task` say, as in
         `Embedder.encode_query`.
 
         Raises UsageError where an argument cannot work.
         """
-        return search(
-            self._database,
-            lambda: self.embedder.encode_query(
-                query, prompt=prompt, prompt_name=prompt_name, task=task
-            ),
-            query,
-            top_k,
+        options = SearchOptions(
             mode=mode,
             min_score=min_score,
+            filters=[filters] if isinstance(filters, str) else filters,
+            every_chunk=every_chunk,
+            candidates=candidates,
+            exact=exact,
         )
+
+        def embed(text: str) -> Vectors:
+            return self.embedder.encode_query(
+                text, prompt=prompt, prompt_name=prompt_name, task=task
+            )
+
+        return search(self._database, embed, query, top_k, options)
 
     def remove(self, paths: str | Path | Sequence[str | Path]) -> int:
         """Forget files, or all files in folders; how many documents that were."""

@@ -42,8 +42,8 @@ FLOORS = {
     ),
 }
 OWNERS = {
-    "apsw": {"harrier_edge.store.database"},
-    "sqlite_vec": {"harrier_edge.store.database"},
+    "apsw": {"harrier_edge.store.connection"},
+    "sqlite_vec": {"harrier_edge.store.connection"},
     "onnxruntime": {"harrier_edge.session", "harrier_export.calibrate"},
     "tokenizers": {
         "harrier_edge.tokens",

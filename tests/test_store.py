@@ -14,9 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harrier_edge.errors import ForeignDatabaseError, StoreError
-from harrier_edge.store import database as module
-from harrier_edge.store.database import ChunkRow, Database, Part, StoredModel
+from harrier_edge.store import connection as module
+from harrier_edge.store.connection import StoredModel
+from harrier_edge.store.database import ChunkRow, Counts, Database, Found, Part
 from harrier_edge.store.schema import MIGRATIONS
+from harrier_edge.store.words import parse
 from harrier_edge.vectors import Vectors
 
 MODEL = StoredModel("tiny", "f" * 64, "fp32", 4, "/packages/tiny")
@@ -43,6 +45,11 @@ def part(
     return Part(path, "title", sha256, rows, vectors[: len(texts)], last)
 
 
+def matching(database: Database, query: str) -> list[Found]:
+    """The chunks that a query's words find."""
+    return database.matching(parse(query), 50)
+
+
 def rows(path: Path, table: str) -> int:
     """How many rows a table has, counted by another SQLite."""
     with sqlite3.connect(path) as connection:
@@ -54,13 +61,13 @@ def rows(path: Path, table: str) -> int:
 def test_what_is_written_is_found_by_vector_and_by_word(database: Database) -> None:
     """Both rankings lead to the same passage, with its place."""
     database.write([part("/a.md", ["the falcon", "the heron"])])
-    (near, score), (far, lower) = database.nearest(unit(1, 0, 0, 0), 2)
-    assert score == pytest.approx(1, abs=1e-6)
-    assert lower == pytest.approx(2**-0.5, abs=1e-6)
-    ((found, words),) = database.matching("HERON", 5)
-    assert found == far != near
-    assert 0 < words < 1
-    passage = database.passages([near])[near]
+    near, far = database.nearest(unit(1, 0, 0, 0), 2)
+    assert near.score == pytest.approx(1, abs=1e-6)
+    assert far.score == pytest.approx(2**-0.5, abs=1e-6)
+    (found,) = matching(database, "HERON")
+    assert found.chunk == far.chunk != near.chunk
+    assert 0 < found.score < 1
+    passage = database.passages([near.chunk])[near.chunk]
     assert (passage.path, passage.line, passage.text) == ("/a.md", 1, "the falcon")
 
 
@@ -68,7 +75,7 @@ def test_a_document_is_replaced_and_nothing_of_the_old_is_left(database: Databas
     """Old chunks, words and vectors go with the same commit that brings the new ones."""
     database.write([part("/a.md", ["old one", "old two"]), part("/b.md", ["other"])])
     database.write([part("/a.md", ["new"], sha256="1")])
-    assert database.matching("old", 9) == []
+    assert matching(database, "old") == []
     assert len(database.nearest(unit(1, 0, 0, 0), 9)) == 2
     stored = database.document("/a.md")
     assert stored is not None
@@ -112,20 +119,20 @@ def test_a_vector_is_found_again_by_its_digest(database: Database) -> None:
 def test_a_document_may_come_in_parts(database: Database) -> None:
     """It is incomplete until its last part is there; a part out of turn is refused."""
     database.write([part("/a.md", ["one", "two"], last=False)])
-    assert database.counts() == module.Counts(documents=1, incomplete=1, chunks=2)
+    assert database.counts() == Counts(documents=1, incomplete=1, chunks=2)
     with pytest.raises(StoreError, match=r"changed in .* by another process"):
         database.write([part("/a.md", ["five"], first=4)])
     database.write([part("/a.md", ["three"], first=2)])
-    assert database.counts() == module.Counts(documents=1, incomplete=0, chunks=3)
+    assert database.counts() == Counts(documents=1, incomplete=0, chunks=3)
 
 
 def test_a_batch_is_stored_whole_or_not_at_all(database: Database) -> None:
     """When one part of a batch fails, the others are not stored either."""
     wrong = part("/b.md", ["x"])
     wrong = Part(wrong.path, "t", "0", wrong.chunks, np.ones((1, 3), np.float32), True)
-    with pytest.raises(Exception, match=r"[Dd]imension"):
+    with pytest.raises(StoreError, match=r"vectors of shape \(1, 3\)"):
         database.write([part("/a.md", ["one"]), wrong])
-    assert database.counts() == module.Counts(0, 0, 0)
+    assert database.counts() == Counts(0, 0, 0)
     database.write([part("/a.md", ["one"])])
 
 
@@ -145,7 +152,7 @@ def test_a_folder_is_removed_by_its_name_and_not_by_a_prefix(database: Database)
 @given(text=st.text(st.characters(exclude_categories=()), max_size=30))
 def test_any_query_is_words_and_never_syntax(shared_database: Database, text: str) -> None:
     """No string, whatever FTS5 might read in it, is an error."""
-    shared_database.matching(text, 5)
+    matching(shared_database, text)
 
 
 @pytest.fixture(scope="module")
@@ -158,9 +165,9 @@ def shared_database(tmp_path_factory: pytest.TempPathFactory) -> Database:
 
 def test_fts_syntax_is_only_words(shared_database: Database) -> None:
     """Operators, quotes and columns in a query stand for themselves."""
-    assert len(shared_database.matching("near*", 5)) == 1
-    assert len(shared_database.matching('"y" NOT text:x', 5)) == 1
-    assert shared_database.matching("^ - : ( *", 5) == []
+    assert len(matching(shared_database, "near*")) == 1
+    assert len(matching(shared_database, '"y" NOT text:x')) == 1
+    assert matching(shared_database, "^ - : ( *") == []
 
 
 def test_another_programs_database_is_left_alone(tmp_path: Path) -> None:
@@ -256,5 +263,5 @@ def test_one_writes_while_others_read(database: Database) -> None:
 def test_ties_come_in_the_order_of_ids(database: Database) -> None:
     """Equal scores always give the same order."""
     database.write([part(f"/{i}.md", ["same words"]) for i in range(20)])
-    for ranking in (database.nearest(unit(1, 0, 0, 0), 20), database.matching("same", 20)):
-        assert [i for i, _ in ranking] == sorted(i for i, _ in ranking)
+    for ranking in (database.nearest(unit(1, 0, 0, 0), 20), matching(database, "same")):
+        assert [one.chunk for one in ranking] == sorted(one.chunk for one in ranking)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from harrier_edge.cli.common import index_option, model_options, prompt_options, to_json
+
+if TYPE_CHECKING:
+    from harrier_edge.searching import Explanation
 
 HELP = "find passages by meaning and by word"
 
@@ -15,10 +19,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-n", "--limit", type=int, default=10, metavar="N", help="hits (10)")
     parser.add_argument("--mode", choices=["hybrid", "vector", "text"], default="hybrid")
     parser.add_argument("--min-score", type=float, metavar="SCORE", help="leave out what is below")
+    parser.add_argument(
+        "--filter",
+        action="append",
+        default=[],
+        metavar="CONDITION",
+        help="only documents with path=GLOB, type=, collection=, modified>=DATE, KEY=VALUE, …",
+    )
+    parser.add_argument(
+        "--all", action="store_true", help="all passages, not only the best of each document"
+    )
+    parser.add_argument(
+        "--candidates",
+        type=int,
+        default=None,
+        metavar="N",
+        help="how many vectors to compare as a whole: more find more of the true best",
+    )
+    parser.add_argument("--exact", action="store_true", help="compare all vectors as a whole")
     prompt_options(parser)
     index_option(parser)
     model_options(parser)
     parser.add_argument("--full", action="store_true", help="whole passages, not snippets")
+    parser.add_argument(
+        "--line-numbers", action="store_true", help="before each line that is shown"
+    )
+    parser.add_argument("--explain", action="store_true", help="how each hit came to its place")
     shape = parser.add_mutually_exclusive_group()
     shape.add_argument("--json", action="store_true", help="one JSON array")
     shape.add_argument("--jsonl", action="store_true", help="one JSON line a hit")
@@ -28,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Search and print. No hit is not a failure."""
     from harrier_edge.index import Index
     from harrier_edge.places import index_file
+    from harrier_edge.searching import CANDIDATES
 
     with Index.open(
         args.db or index_file(), model=args.model, precision=args.precision, create=False
@@ -37,6 +64,10 @@ def run(args: argparse.Namespace) -> int:
             top_k=args.limit,
             mode=args.mode,
             min_score=args.min_score,
+            filters=args.filter,
+            every_chunk=args.all,
+            candidates=CANDIDATES if args.candidates is None else args.candidates,
+            exact=args.exact,
             prompt_name=args.prompt_name,
             task=args.instruct,
         )
@@ -48,6 +79,22 @@ def run(args: argparse.Namespace) -> int:
     else:
         for rank, hit in enumerate(hits, 1):
             print(f"{rank:2}  {hit.score:.4f}  {hit.path}:{hit.line}  {hit.title}")
-            text = hit.text if args.full else hit.snippet
-            print("".join(f"      {line}\n" for line in text.splitlines()))
+            if args.explain:
+                print(f"      {_explained(hit.explanation)}")
+            text, first = (hit.text, hit.line) if args.full else (hit.snippet, hit.snippet_line)
+            for number, line in enumerate(text.splitlines(), first):
+                print(f"      {f'{number:5}  ' if args.line_numbers else ''}{line}")
+            print()
     return 0
+
+
+def _explained(explanation: Explanation) -> str:
+    """Both ranks, in words."""
+    ranks = (
+        ("vector", explanation.vector_rank, explanation.vector_score),
+        ("text", explanation.text_rank, explanation.text_score),
+    )
+    return "; ".join(
+        f"{name}: not found" if score is None else f"{name}: rank {rank}, score {score:.4f}"
+        for name, rank, score in ranks
+    )

@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 import json
-import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import apsw
-import sqlite_vec
+import numpy as np
+import numpy.typing as npt
 
-from harrier_edge.errors import ForeignDatabaseError, StoreError
-from harrier_edge.store.schema import APPLICATION_ID, MIGRATIONS
-from harrier_edge.vectors import Vectors, from_blob, to_blob
+from harrier_edge.errors import StoreError
+from harrier_edge.store.connection import Connection, StoredModel
+from harrier_edge.store.filters import Filter
+from harrier_edge.store.scan import Scan, Scope
+from harrier_edge.store.segments import Ids, SignBits
+from harrier_edge.store.words import TextQuery, fold
+from harrier_edge.vectors import Vectors, cosines, from_blobs, to_blobs
 
-BUSY_MS = 10_000  # how long one writer waits for another
-MAX_NEIGHBOURS = 4096  # sqlite-vec's limit
-_WORD = re.compile(r"\w+")
+IDS = "(SELECT value FROM json_each(?))"
+ROWS = 4096  # vectors that are read at once by what reads them all
 
-
-@dataclass(frozen=True)
-class StoredModel:
-    """The model whose vectors an index holds, and the folder of its package."""
-
-    name: str
-    fingerprint: str
-    precision: str
-    dimension: int
-    package: str
+Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -105,110 +96,48 @@ class Counts:
     chunks: int
 
 
-class Database:
+@dataclass(frozen=True)
+class Found:
+    """A chunk that was found, its document, and its score."""
+
+    chunk: int
+    document: int
+    score: float
+
+
+class Database(Connection):
     """An open index file. Safe to share between threads, which take turns."""
 
     def __init__(self, path: Path, create: StoredModel | None = None) -> None:
-        """Open the index at `path`, or make one for the model `create` where there is none.
+        """As `Connection`."""
+        super().__init__(path, create)
+        self._scan = Scan(self.model.dimension)
 
-        Raises ForeignDatabaseError where the file is something else or damaged, and StoreError
-        where it cannot be opened, is of a newer release, or is not there and `create` is None.
-        """
-        self.path = path
-        self._lock = threading.RLock()
-        if not path.exists():
-            if create is None:
-                raise StoreError(f"{path}: no such index. Make one with: harrier-edge add PATH")
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise StoreError(f"{path.parent}: cannot be made: {error.strerror}") from error
-        with self._errors_named():
-            self._connection = apsw.Connection(str(path))
-        try:
-            with self._errors_named():
-                self._prepare(create)
-                self.model = self._stored_model()
-        except BaseException:
-            self._connection.close()
-            raise
-
-    def _prepare(self, create: StoredModel | None) -> None:
-        connection = self._connection
-        connection.set_busy_timeout(BUSY_MS)
-        connection.enable_load_extension(True)
-        connection.load_extension(sqlite_vec.loadable_path())
-        connection.enable_load_extension(False)
-        version = self._check_identity()
-        if version == 0 and create is None:
-            raise StoreError(f"{self.path}: is empty. Fill it with: harrier-edge add PATH")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
-        connection.execute("PRAGMA foreign_keys = ON")
-        if version < len(MIGRATIONS):
-            self._migrate(create)
-
-    def _check_identity(self) -> int:
-        """The schema version, 0 for an empty file. Raises where it is not an index of ours."""
-        version: int = self._value("PRAGMA user_version")
-        if self._value("PRAGMA application_id") != APPLICATION_ID:
-            if self._value("SELECT count(*) FROM sqlite_schema") or version:
-                raise ForeignDatabaseError(
-                    f"{self.path}: is another program's database, and stays as it is. "
-                    "Choose another file with --db."
-                )
-            return 0
-        if version > len(MIGRATIONS):
-            raise StoreError(
-                f"{self.path}: has schema {version}, this harrier-edge knows up to "
-                f"{len(MIGRATIONS)}. Install a newer release."
-            )
-        return version
-
-    def _migrate(self, create: StoredModel | None) -> None:
-        """Apply what is missing in one transaction. Another process may have been faster."""
-        with self._transaction():
-            version = self._check_identity()
-            model = self._stored_model() if version else create
-            assert model is not None
-            for migration in MIGRATIONS[version:]:
-                self._execute(migration.replace("{dimension}", str(model.dimension)))
-            if version == 0:
-                self._store_model(model)
-            self._execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            self._execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-
-    def close(self) -> None:
-        """Close the file."""
-        with self._lock, self._errors_named():
-            self._connection.close()
-
-    @property
-    def schema_version(self) -> int:
-        """The number of migrations that the file has had."""
-        with self._reading():
-            version: int = self._value("PRAGMA user_version")
-            return version
+    def after_migration(self, model: StoredModel) -> None:
+        """Make the sign bits of what an older release stored."""
+        bits = SignBits(self._connection, model.dimension)
+        for chunks, documents, vectors in self._all_vectors(model, None):
+            bits.write(chunks, documents, vectors)
 
     def counts(self) -> Counts:
         """How much the index holds."""
-        with self._reading():
+        with self.reading():
             return Counts(
-                documents=self._value("SELECT count(*) FROM documents"),
-                incomplete=self._value("SELECT count(*) FROM documents WHERE NOT complete"),
-                chunks=self._value("SELECT count(*) FROM chunks"),
+                documents=self.value("SELECT count(*) FROM documents"),
+                incomplete=self.value("SELECT count(*) FROM documents WHERE NOT complete"),
+                chunks=self.value("SELECT count(*) FROM chunks"),
             )
 
     def move_package(self, folder: str) -> None:
         """Remember that the model's package is now at `folder`."""
-        with self._writing():
-            self._execute("UPDATE model SET value = ? WHERE key = 'package'", (folder,))
+        with self.writing():
+            self.execute("UPDATE model SET value = ? WHERE key = 'package'", (folder,))
         self.model = StoredModel(**{**asdict(self.model), "package": folder})
 
     def document(self, path: str) -> StoredDocument | None:
         """What is stored of the document at `path`."""
-        with self._reading():
-            row = self._execute(
+        with self.reading():
+            row = self.execute(
                 """
                 SELECT id, sha256, complete,
                     (SELECT count(*) FROM chunks WHERE document = documents.id)
@@ -224,11 +153,30 @@ class Database:
         A part whose chunks begin at number 0 takes the place of what was stored of its document;
         a later one is added to it.
         """
-        with self._writing():
+        for part in parts:
+            self._check_vectors(part)
+        with self.writing():
+            owners: dict[int, tuple[int, Vectors]] = {}  # chunk -> document, vector
             for part in parts:
                 document = self._open_document(part)
-                for chunk, vector in zip(part.chunks, part.vectors, strict=True):
-                    self._insert_chunk(document, chunk, vector)
+                blobs = to_blobs(part.vectors, self.model.store)
+                for chunk, blob, vector in zip(part.chunks, blobs, part.vectors, strict=True):
+                    row = self._insert_chunk(document, part.title, chunk, blob)
+                    owners[row] = document, vector
+            # A later part may have taken the place of an earlier one's document.
+            kept = self._column(f"SELECT id FROM chunks WHERE id IN {IDS}", (_ids([*owners]),))
+            if len(kept):
+                documents, vectors = zip(*(owners[row] for row in kept.tolist()), strict=True)
+                self._bits.write(kept, np.array(documents), np.stack(vectors))
+
+    def _check_vectors(self, part: Part) -> None:
+        wanted = (len(part.chunks), self.model.dimension)
+        if part.vectors.shape != wanted and (part.chunks or len(part.vectors)):
+            raise StoreError(
+                f"{part.path}: has vectors of shape {part.vectors.shape}; wanted {wanted}."
+            )
+        if not np.isfinite(part.vectors).all():
+            raise StoreError(f"{part.path}: has a vector that is not finite.")
 
     def _open_document(self, part: Part) -> int:
         """The id of a part's document, whose row is made or brought up to date."""
@@ -239,7 +187,7 @@ class Database:
             raise StoreError(
                 f"{part.path}: was changed in {self.path} by another process. Run this again."
             )
-        (row,) = self._execute(
+        (row,) = self.execute(
             """
             INSERT INTO documents
                 (path, title, sha256, complete, metadata, collection, media_type, modified, size)
@@ -262,8 +210,8 @@ class Database:
         document: int = row[0]
         return document
 
-    def _insert_chunk(self, document: int, chunk: ChunkRow, vector: Vectors) -> None:
-        self._execute(
+    def _insert_chunk(self, document: int, title: str, chunk: ChunkRow, vector: bytes) -> int:
+        self.execute(
             """
             INSERT INTO chunks
                 (document, number, line, end_line, text, heading, start, "end", digest)
@@ -272,76 +220,160 @@ class Database:
             (document, *astuple(chunk)),
         )
         row = self._connection.last_insert_rowid()
-        self._execute("INSERT INTO words (rowid, text) VALUES (?, ?)", (row, chunk.text))
-        self._execute("INSERT INTO vectors (chunk, vector) VALUES (?, ?)", (row, to_blob(vector)))
+        self.execute(
+            "INSERT INTO words (rowid, title, text) VALUES (?, ?, ?)",
+            (row, fold(f"{title} {chunk.heading}"), fold(chunk.text)),
+        )
+        self.execute("INSERT INTO vectors (chunk, vector) VALUES (?, ?)", (row, vector))
+        return row
 
     def remove(self, path: str, separator: str) -> int:
         """Forget the document at `path` or those in the folder `path`; how many there were."""
         folder = path.rstrip(separator) + separator
-        with self._writing():
+        with self.writing():
             return self._delete(
                 "path = ? OR substr(path, 1, length(?)) = ?", (path, folder, folder)
             )
 
     def _delete(self, condition: str, values: Sequence[str]) -> int:
         """Delete the documents that meet `condition`, with all that hangs on them."""
-        execute = self._execute
         documents = f"SELECT id FROM documents WHERE {condition}"
-        chunks = f"SELECT id FROM chunks WHERE document IN ({documents})"
-        execute(
-            f"""
-            INSERT INTO words (words, rowid, text)
-            SELECT 'delete', id, text FROM chunks WHERE document IN ({documents})
-            """,
-            values,
-        )
-        execute(f"DELETE FROM vectors WHERE chunk IN ({chunks})", values)
-        execute(f"DELETE FROM chunks WHERE document IN ({documents})", values)
-        execute(f"DELETE FROM documents WHERE {condition}", values)
+        rows = self.execute(f"SELECT id FROM chunks WHERE document IN ({documents})", values)
+        chunks = [row[0] for row in rows]
+        for table, key in (("words", "rowid"), ("vectors", "chunk"), ("chunks", "id")):
+            self.execute(f"DELETE FROM {table} WHERE {key} IN {IDS}", (_ids(chunks),))
+        self._bits.erase(np.array(chunks, np.int64))
+        self.execute(f"DELETE FROM documents WHERE {condition}", values)
         return self._connection.changes()
 
-    def nearest(self, vector: Vectors, limit: int) -> list[tuple[int, float]]:
-        """Chunk ids by cosine to `vector` (dimension,) float32, highest first."""
-        with self._reading():
-            rows: list[tuple[int, float]] = self._execute(
-                """
-                SELECT chunk, 1 - distance FROM vectors WHERE vector MATCH ? AND k = ?
-                """,
-                (to_blob(vector), min(limit, MAX_NEIGHBOURS)),
-            ).fetchall()
-        return sorted(rows, key=lambda row: (-row[1], row[0]))
+    @property
+    def _bits(self) -> SignBits:
+        return SignBits(self._connection, self.model.dimension)
 
-    def matching(self, text: str, limit: int) -> list[tuple[int, float]]:
-        """Ids of chunks that have a word of `text`, by BM25, best first.
+    def nearest(
+        self,
+        vector: Vectors,
+        limit: int,
+        *,
+        candidates: int = 100,
+        exact: bool = False,
+        within: Filter | None = None,
+        text: TextQuery | None = None,
+    ) -> list[Found]:
+        """The `limit` chunks with the highest cosine to `vector` (dimension,) float32, best first.
+
+        Their sign bits choose at least `candidates` of them, whose stored vectors are then
+        compared; `exact` compares all. `within` and the required and excluded words of `text`
+        limit what is looked at. Equal scores come in the order of ids.
+        """
+        vector = np.asarray(vector, np.float32)
+        with self.reading():
+            scope = self._scope(within, text)
+            if not exact:
+                self._bits.refresh(self._scan)
+        found: list[Found] = []
+        if exact:
+            with self.reading():
+                for chunks, documents, vectors in self._all_vectors(self.model, scope):
+                    found += _best(chunks, documents, cosines(vectors, vector), limit)
+        else:
+            count = max(candidates, 2 * limit)
+            chunks, documents = self._scan.candidates(vector, count, scope)
+            with self.reading():
+                chunks, vectors, documents = self._stored(chunks, documents)
+            found = _best(chunks, documents, cosines(vectors, vector), limit)
+        return sorted(found, key=lambda one: (-one.score, one.chunk))[:limit]
+
+    def _scope(self, within: Filter | None, text: TextQuery | None) -> Scope:
+        """The ids that a filter and a query's words leave."""
+        documents = only = without = None
+        if within:
+            documents = self._column(f"SELECT id FROM documents WHERE {within.sql}", within.values)
+        words = "SELECT rowid FROM words WHERE words MATCH ?"
+        if text and text.required:
+            only = self._column(words, (text.required,))
+        if text and text.excluded:
+            without = self._column(words, (text.excluded,))
+        return Scope(documents, only, without)
+
+    def _column(self, sql: str, values: Sequence[object]) -> Ids:
+        return np.array([row[0] for row in self.execute(sql, values)], np.int64)
+
+    def _stored(self, chunks: Ids, documents: Ids) -> tuple[Ids, Vectors, Ids]:
+        """The vectors of chunks, those that have been deleted meanwhile left out."""
+        rows = self.execute(
+            f"SELECT chunk, vector FROM vectors WHERE chunk IN {IDS}",
+            (_ids(chunks),),
+        ).fetchall()
+        vectors = from_blobs([blob for _, blob in rows], self.model.store, self.model.dimension)
+        found = np.array([chunk for chunk, _ in rows], np.int64)
+        order = np.argsort(chunks)
+        return found, vectors, documents[order[np.searchsorted(chunks, found, sorter=order)]]
+
+    def _all_vectors(
+        self, model: StoredModel, scope: Scope | None
+    ) -> Iterator[tuple[Ids, Ids, Vectors]]:
+        """All chunks in a scope by their ids, with their documents and vectors, in parts."""
+        last = 0
+        while True:
+            rows = self.execute(
+                """
+                SELECT chunk, document, vector FROM vectors JOIN chunks ON chunks.id = chunk
+                WHERE chunk > ? ORDER BY chunk LIMIT ?
+                """,
+                (last, ROWS),
+            ).fetchall()
+            if not rows:
+                return
+            last = rows[-1][0]
+            chunks, documents = np.array([row[:2] for row in rows], np.int64).T
+            kept = scope.holds(chunks, documents) if scope else np.ones(len(rows), np.bool_)
+            blobs = [row[2] for row, keep in zip(rows, kept, strict=True) if keep]
+            vectors = from_blobs(blobs, model.store, model.dimension)
+            yield chunks[kept], documents[kept], vectors
+
+    def matching(self, text: TextQuery, limit: int, *, within: Filter | None = None) -> list[Found]:
+        """The `limit` best chunks that have a word of `text`, by BM25, best first.
 
         The score is b / (1 + b), where b is FTS5's BM25 with its sign turned: 0 to 1.
         """
-        words = " OR ".join(f'"{word}"' for word in words_of(text))
-        if not words:
+        if not text.ranked:
             return []
-        with self._reading():
-            rows = self._execute(
-                "SELECT rowid, -rank FROM words WHERE words MATCH ? ORDER BY rank, rowid LIMIT ?",
-                (words, limit),
+        expression = f"({text.ranked})"
+        if text.required:
+            expression = f"({text.required}) AND {expression}"
+        if text.excluded:
+            expression = f"({expression}) NOT ({text.excluded})"
+        condition = f"AND {within.sql}" if within else ""
+        with self.reading():
+            rows = self.execute(
+                f"""
+                SELECT words.rowid, document, -rank
+                FROM words
+                JOIN chunks ON chunks.id = words.rowid JOIN documents ON documents.id = document
+                WHERE words MATCH ? {condition} ORDER BY rank, words.rowid LIMIT ?
+                """,
+                (expression, *(within.values if within else ()), limit),
             ).fetchall()
-        return [(row[0], max(row[1], 0) / (1 + max(row[1], 0))) for row in rows]
+        return [Found(chunk, doc, max(b, 0) / (1 + max(b, 0))) for chunk, doc, b in rows]
 
     def vectors_of(self, digests: Sequence[bytes]) -> dict[bytes, Vectors]:
         """The stored vectors (dimension,) float32 of what has these digests, where there is one."""
-        with self._reading():
-            rows = self._execute(
+        with self.reading():
+            rows = self.execute(
                 """
                 SELECT digest, vector FROM chunks JOIN vectors ON chunk = id
                 WHERE digest <> x'' AND digest IN (SELECT unhex(value) FROM json_each(?))
                 """,
                 (json.dumps([digest.hex() for digest in digests]),),
             ).fetchall()
-        return {digest: from_blob(blob) for digest, blob in rows}
+        vectors = from_blobs([row[1] for row in rows], self.model.store, self.model.dimension)
+        return {digest: vector for (digest, _), vector in zip(rows, vectors, strict=True)}
 
     def passages(self, ids: Sequence[int]) -> dict[int, Passage]:
         """Chunks by their ids."""
-        with self._reading():
-            rows = self._execute(
+        with self.reading():
+            rows = self.execute(
                 """
                 SELECT chunks.id, path, title, line, end_line, text, metadata,
                     heading
@@ -355,74 +387,14 @@ class Database:
             for i, path, title, line, end_line, text, metadata, heading in rows
         }
 
-    def _stored_model(self) -> StoredModel:
-        values: dict[str, Any] = dict(self._execute("SELECT key, value FROM model").fetchall())
-        return StoredModel(**{**values, "dimension": int(values["dimension"])})
 
-    def _store_model(self, model: StoredModel) -> None:
-        for key, value in asdict(model).items():
-            self._execute("INSERT INTO model (key, value) VALUES (?, ?)", (key, str(value)))
-
-    def _execute(self, sql: str, values: Sequence[object] = ()) -> Any:
-        """A cursor, whose rows are of the types that the schema gives."""
-        return self._connection.execute(sql, values)
-
-    def _value(self, sql: str) -> Any:
-        return self._execute(sql).fetchone()[0]
-
-    @contextmanager
-    def _reading(self) -> Iterator[None]:
-        with self._lock, self._errors_named():
-            yield
-
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        with self._lock, self._errors_named(), self._transaction():
-            yield
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """Commit at the end, roll back at any exception. Takes the write lock at once."""
-        self._execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._execute("COMMIT")
-        except BaseException:
-            if not self._connection.get_autocommit():  # SQLite itself rolls back on a full disk
-                self._execute("ROLLBACK")
-            raise
-
-    @contextmanager
-    def _errors_named(self) -> Iterator[None]:
-        """SQLite's errors as this project's, with the file and the next step."""
-        try:
-            yield
-        except apsw.NotADBError as error:
-            raise ForeignDatabaseError(
-                f"{self.path}: is not a database, and stays as it is. Choose another file with "
-                "--db."
-            ) from error
-        except apsw.CorruptError as error:
-            raise ForeignDatabaseError(
-                f"{self.path}: is damaged ({error}). Restore it from a backup, or move it away "
-                "and add the documents again."
-            ) from error
-        except apsw.BusyError as error:
-            raise StoreError(
-                f"{self.path}: another process has been writing for {BUSY_MS // 1000} seconds. "
-                "Wait for it to end, then run this again; what was committed is kept."
-            ) from error
-        except (apsw.FullError, apsw.IOError) as error:
-            raise StoreError(
-                f"{self.path}: cannot be written ({error}). Free space on the disk, then run this "
-                "again; what was committed is kept."
-            ) from error
-        except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as error:
-            raise StoreError(
-                f"{self.path}: cannot be opened ({error}). Check its permissions and its folder."
-            ) from error
+def _ids(chunks: Sequence[int] | Ids) -> str:
+    """Ids as SQLite takes many at once, through json_each."""
+    return json.dumps(np.asarray(chunks).tolist())
 
 
-def words_of(text: str) -> list[str]:
-    """The words of a query, each once, in order; no character has a special meaning."""
-    return list(dict.fromkeys(_WORD.findall(text)))
+def _best(chunks: Ids, documents: Ids, scores: Scores, limit: int) -> list[Found]:
+    """The `limit` best of some chunks, the first of equals."""
+    order = np.lexsort((chunks, -scores))[:limit]
+    best = zip(chunks[order], documents[order], scores[order], strict=True)
+    return [Found(int(chunk), int(document), float(score)) for chunk, document, score in best]

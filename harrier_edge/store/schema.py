@@ -1,7 +1,8 @@
 """The tables of an index file, as numbered migrations.
 
 A migration is never changed once released: a new one is added at the end. `{dimension}` stands
-for the model's embedding dimension. The file's `user_version` is the number of those applied.
+for the model's embedding dimension, `{tokenizer}` for that of the words. The file's `user_version`
+is the number of those applied.
 """
 
 from __future__ import annotations
@@ -56,5 +57,35 @@ MIGRATIONS = (
     ALTER TABLE chunks ADD COLUMN "end" INTEGER NOT NULL DEFAULT 0;     -- open: text[start:end]
     ALTER TABLE chunks ADD COLUMN digest BLOB NOT NULL DEFAULT x'';     -- of what was embedded
     CREATE INDEX chunks_by_digest ON chunks (digest) WHERE digest <> x'';
+    """,
+    """
+    -- Words as `fold` (store/words.py) gives them; neither the text nor its folded form is kept.
+    DROP TABLE words;
+    CREATE VIRTUAL TABLE words USING fts5 (
+        title, text, content='', contentless_delete=1, tokenize="{tokenizer}"
+    );
+    INSERT INTO words (rowid, title, text)
+        SELECT chunks.id, fold(title || ' ' || heading), fold(text)
+        FROM chunks JOIN documents ON documents.id = document;
+
+    -- Of unit length, in the form that `store` in the table `model` names (vectors.py).
+    CREATE TABLE plain (
+        chunk INTEGER PRIMARY KEY REFERENCES chunks (id), vector BLOB NOT NULL
+    ) STRICT;
+    INSERT INTO plain SELECT chunk, vector FROM vectors;
+    DROP TABLE vectors;
+    ALTER TABLE plain RENAME TO vectors;
+    INSERT INTO model VALUES ('store', 'float32') ON CONFLICT DO NOTHING;
+
+    -- The vectors' signs after a rotation, for the scan. Chunk i is slot i % 4096 of segment
+    -- i / 4096: its document there, 0 for none, and a bit for each dimension, all slots' first 64,
+    -- then all slots' next. Numbers are little-endian, of 4 and of 8 bytes.
+    CREATE TABLE sign_bits (
+        segment INTEGER PRIMARY KEY,
+        change INTEGER NOT NULL,     -- which of all changes of this table was its last
+        documents BLOB NOT NULL,
+        bits BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX sign_bits_by_change ON sign_bits (change);
     """,
 )

@@ -1,0 +1,203 @@
+"""The sign bits of all chunks in memory, and the scan that picks candidates from them.
+
+A scan reads dimension / 8 bytes a chunk: the Hamming distance to the query's bits finds a pool of
+rows, and the product of the query itself with their bits orders that pool. What stands first is
+then to be scored by its whole vector.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from harrier_edge.vectors import Vectors, Words, rotate, sign_products, sign_words
+
+SEGMENT = 4096  # slots of a segment, which is stored and read as a whole
+BLOCK = 16 * SEGMENT  # slots that are scanned in one go: half a megabyte for each word
+POOL = 16  # rows that are ordered by products, for each candidate
+SAMPLE = 4096  # rows from which the pool's distance is guessed
+GATHERED = 0.25  # a filter that keeps less than this share has its rows gathered first
+FAR = np.uint16(0xFFFF)
+
+Documents = npt.NDArray[np.uint32]
+Rows = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What may be found: in some documents, among some chunks, without some; None for no limit."""
+
+    documents: Rows | None = None
+    only: Rows | None = None
+    without: Rows | None = None
+
+    def holds(self, chunks: Rows, documents: Rows) -> npt.NDArray[np.bool_]:
+        """Which of some chunks, given with their documents, are in it."""
+        found = np.ones(len(chunks), np.bool_)
+        if self.documents is not None:
+            found &= np.isin(documents, self.documents)
+        if self.only is not None:
+            found &= np.isin(chunks, self.only)
+        if self.without is not None:
+            found &= ~np.isin(chunks, self.without)
+        return found
+
+
+class Scan:
+    """Segments of sign bits, each with the document of every slot, 0 where there is none.
+
+    A chunk's slot is fixed by its id: slot id % 4096 of segment id // 4096. Safe to share between
+    threads, which take turns.
+    """
+
+    def __init__(self, dimension: int) -> None:
+        self._words = -(-dimension // 64)
+        self._lock = threading.Lock()
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all segments."""
+        self._blocks: list[Words] = []
+        self._segments: list[int] = []
+        self._documents = np.zeros(0, np.uint32)
+        self.state = (0, 0)  # the last change that was taken in, and the number of segments
+
+    def put(self, segment: int, documents: bytes, bits: bytes) -> None:
+        """Take a segment in, or take what it holds now."""
+        with self._lock:
+            if segment in self._segments:
+                place = self._segments.index(segment)
+            else:
+                place = len(self._segments)
+                self._segments.append(segment)
+                self._grow(len(self._segments) * SEGMENT)
+            block, start = divmod(place * SEGMENT, BLOCK)
+            self._blocks[block][:, start : start + SEGMENT] = np.frombuffer(bits, "<u8").reshape(
+                self._words, SEGMENT
+            )
+            self._documents[place * SEGMENT :][:SEGMENT] = np.frombuffer(documents, "<u4")
+
+    def _grow(self, rows: int) -> None:
+        """Room for `rows` rows. The documents' array doubles, the bits are never copied."""
+        while len(self._blocks) * BLOCK < rows:
+            self._blocks.append(np.zeros((self._words, BLOCK), np.uint64))
+        if rows > len(self._documents):
+            grown = np.zeros(max(rows, len(self._documents) * 5 // 4), np.uint32)
+            grown[: len(self._documents)] = self._documents
+            self._documents = grown
+
+    def candidates(self, query: Vectors, count: int, scope: Scope) -> tuple[Rows, Rows]:
+        """The about `count` chunks nearest to `query` (dimension,), by id, and their documents.
+
+        Only chunks in `scope` are looked at. Fewer than `count` means that it holds no more.
+        """
+        rotated = rotate(query[None])[0]
+        bits = sign_words(rotated[None])[0]
+        with self._lock:
+            rows, distances = self._distances(bits, scope)
+            pool = _smallest(distances, count * POOL)
+            if rows is not None:
+                pool = rows[pool]
+            products = sign_products(self._gather(pool).T, rotated)
+            best = pool[np.lexsort((pool, -products))[:count]]
+            return self._ids(best), self._documents[best].astype(np.int64)
+
+    def _distances(self, bits: Words, scope: Scope) -> tuple[Rows | None, npt.NDArray[np.uint16]]:
+        """Hamming distances of some rows, or of all where there is none; FAR is for no hit."""
+        total = len(self._segments) * SEGMENT
+        found = self._found(scope, total)
+        kept = np.count_nonzero(found)
+        distances = np.empty(total, np.uint16)
+        if kept < GATHERED * total:
+            rows = np.flatnonzero(found)
+            distances = np.empty(kept, np.uint16)
+            for start in range(0, kept, BLOCK):
+                part = rows[start : start + BLOCK]
+                _hamming(self._gather(part), bits, distances[start : start + BLOCK])
+            return rows, distances
+
+        def scan(block: int) -> None:
+            out = distances[block * BLOCK : (block + 1) * BLOCK]
+            _hamming(self._blocks[block][:, : len(out)], bits, out)
+
+        list(_pool().map(scan, range(-(-total // BLOCK))))
+        if kept < total:
+            distances[~found] = FAR
+        return None, distances
+
+    def _found(self, scope: Scope, total: int) -> npt.NDArray[np.bool_]:
+        """Which rows are chunks in the scope."""
+        documents = self._documents[:total]
+        if scope.documents is None:
+            found = np.asarray(documents != 0)
+        else:
+            top = int(documents.max(initial=0))
+            known = np.zeros(top + 1, np.bool_)
+            known[scope.documents[scope.documents <= top]] = True
+            found = np.empty(total, np.bool_)
+            for start in range(0, total, BLOCK):  # by block, for `take` makes its indices wide
+                known.take(documents[start : start + BLOCK], out=found[start : start + BLOCK])
+        if scope.only is not None:
+            only = np.zeros(total, np.bool_)
+            only[self._rows(scope.only)] = True
+            found &= only
+        if scope.without is not None:
+            found[self._rows(scope.without)] = False
+        return found
+
+    def _rows(self, ids: Rows) -> Rows:
+        """Where chunks stand, those that are not held left out."""
+        places = np.full(max(self._segments, default=0) + 2, -1, np.int64)
+        places[self._segments] = np.arange(len(self._segments))
+        segments = np.minimum(ids // SEGMENT, len(places) - 1)
+        held = places[segments] >= 0
+        return places[segments[held]] * SEGMENT + ids[held] % SEGMENT
+
+    def _gather(self, rows: Rows) -> Words:
+        """The bits of rows in rising or any order: (words, n)."""
+        gathered = np.empty((self._words, len(rows)), np.uint64)
+        blocks = rows // BLOCK
+        for block in np.unique(blocks):
+            some = blocks == block
+            gathered[:, some] = self._blocks[block][:, rows[some] % BLOCK]
+        return gathered
+
+    def _ids(self, rows: Rows) -> Rows:
+        return np.array(self._segments, np.int64)[rows // SEGMENT] * SEGMENT + rows % SEGMENT
+
+
+def _hamming(words: Words, bits: Words, out: npt.NDArray[np.uint16]) -> None:
+    """The bits in which each column of words (words, n) differs from `bits` (words,)."""
+    out[:] = np.bitwise_count(words[0] ^ bits[0])
+    for word, other in zip(words[1:], bits[1:], strict=True):
+        out += np.bitwise_count(word ^ other)
+
+
+def _smallest(distances: npt.NDArray[np.uint16], count: int) -> Rows:
+    """Where the `count` smallest distances are, the first of equals; FAR is never among them.
+
+    A guess from a sample spares the ordering of all, and is widened until it holds enough.
+    """
+    step = max(1, len(distances) // SAMPLE)
+    sample = np.sort(distances[::step])
+    rank = 2 * count // step + 8
+    while True:
+        limit = sample[rank] if rank < len(sample) else FAR
+        found = np.flatnonzero(distances < FAR if limit == FAR else distances <= limit)
+        if len(found) >= count or limit == FAR:
+            return found[np.argsort(distances[found], kind="stable")[:count]]
+        rank *= 4
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """A thread for each core: NumPy lets go of the interpreter in what a scan calls."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count()
+    return ThreadPoolExecutor(cores, thread_name_prefix="harrier-scan")
