@@ -18,6 +18,7 @@ from harrier_edge.searching import CANDIDATES, Hit, Mode, SearchOptions, search
 from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
 from harrier_edge.store.connection import StoredModel
 from harrier_edge.store.database import ChunkRow, Database, Part
+from harrier_edge.store.upkeep import backup, check, compact
 from harrier_edge.vectors import Vectors
 
 CHUNK_TOKENS = 512
@@ -269,6 +270,18 @@ class Index:
     def remove(self, paths: str | Path | Sequence[str | Path]) -> int:
         """Forget files, or all files in folders; how many documents that were."""
         return sum(self._database.remove(str(absolute(p)), os.sep) for p in _paths(paths))
+
+    def compact(self) -> tuple[int, int]:
+        """Give back the space that deletions have left: the file's bytes before and after."""
+        return compact(self._database)
+
+    def backup(self, target: str | Path) -> None:
+        """Copy the index to a new file while it is in use. Raises StoreError where that fails."""
+        backup(self._database, absolute(Path(target)))
+
+    def check(self) -> list[str]:
+        """What is wrong with the index file, in words; nothing where it is sound. Reads it all."""
+        return check(self._database)
 
     def status(self) -> IndexStatus:
         """What the index holds. The model is not loaded."""

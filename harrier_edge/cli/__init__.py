@@ -12,10 +12,20 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from harrier_edge.cli import add, bench, embed, export, remove, search, status
+from harrier_edge.cli import (
+    add,
+    backup,
+    bench,
+    compact,
+    embed,
+    export,
+    remove,
+    search,
+    status,
+)
 from harrier_edge.errors import HarrierError, UsageError
 
-COMMANDS = (export, embed, add, search, remove, status, bench)
+COMMANDS = (export, embed, add, search, remove, status, compact, backup, bench)
 DONE, FAILURE, USAGE, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 
 

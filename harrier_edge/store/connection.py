@@ -184,6 +184,27 @@ class Connection:
             yield
 
     @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Reading in which all is as it was at the first look, whatever others write."""
+        with self.reading():
+            self.execute("BEGIN")
+            try:
+                yield
+            finally:
+                self.execute("ROLLBACK")
+
+    def copy_to(self, target: Path, pages: int) -> None:
+        """Copy the file with SQLite's online backup, some pages at a time."""
+        with self.reading():
+            copy = apsw.Connection(str(target))
+            try:
+                with copy.backup("main", self._connection, "main") as work:
+                    while not work.done:
+                        work.step(pages)
+            finally:
+                copy.close()
+
+    @contextmanager
     def writing(self) -> Iterator[None]:
         with self._lock, self._errors_named(), self._transaction():
             yield

@@ -167,7 +167,7 @@ class Database(Connection):
             kept = self._column(f"SELECT id FROM chunks WHERE id IN {IDS}", (_ids([*owners]),))
             if len(kept):
                 documents, vectors = zip(*(owners[row] for row in kept.tolist()), strict=True)
-                self._bits.write(kept, np.array(documents), np.stack(vectors))
+                self.sign_bits.write(kept, np.array(documents), np.stack(vectors))
 
     def _check_vectors(self, part: Part) -> None:
         wanted = (len(part.chunks), self.model.dimension)
@@ -242,12 +242,13 @@ class Database(Connection):
         chunks = [row[0] for row in rows]
         for table, key in (("words", "rowid"), ("vectors", "chunk"), ("chunks", "id")):
             self.execute(f"DELETE FROM {table} WHERE {key} IN {IDS}", (_ids(chunks),))
-        self._bits.erase(np.array(chunks, np.int64))
+        self.sign_bits.erase(np.array(chunks, np.int64))
         self.execute(f"DELETE FROM documents WHERE {condition}", values)
         return self._connection.changes()
 
     @property
-    def _bits(self) -> SignBits:
+    def sign_bits(self) -> SignBits:
+        """The table of sign bits; to be used where `reading` or `writing` holds."""
         return SignBits(self._connection, self.model.dimension)
 
     def nearest(
@@ -270,7 +271,7 @@ class Database(Connection):
         with self.reading():
             scope = self._scope(within, text)
             if not exact:
-                self._bits.refresh(self._scan)
+                self.sign_bits.refresh(self._scan)
         found: list[Found] = []
         if exact:
             with self.reading():

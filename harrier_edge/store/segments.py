@@ -59,6 +59,18 @@ class SignBits:
             scan.put(segment, documents, bits)
         scan.state = (last, count)
 
+    def owners(self) -> dict[int, int]:
+        """Every chunk that has bits, with its document."""
+        found: dict[int, int] = {}
+        for segment, documents in self._connection.execute(
+            "SELECT segment, documents FROM sign_bits"
+        ):
+            owners = np.frombuffer(documents, "<u4")
+            slots = np.flatnonzero(owners)
+            ids = (segment * SEGMENT + slots).tolist()
+            found |= zip(ids, owners[slots].tolist(), strict=True)
+        return found
+
     def drop_empty(self) -> None:
         """Give back segments without a chunk, within the caller's transaction."""
         rows = self._connection.execute("SELECT segment, documents FROM sign_bits").fetchall()

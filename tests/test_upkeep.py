@@ -1,0 +1,321 @@
+"""Checks, copies and compacting, and what many processes do to one index."""
+
+from __future__ import annotations
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from harrier_edge.errors import StoreError
+from harrier_edge.store import connection as connecting
+from harrier_edge.store.connection import StoredModel
+from harrier_edge.store.database import ChunkRow, Database, Part
+from harrier_edge.store.filters import parse_filters
+from harrier_edge.store.upkeep import backup, check, compact
+from harrier_edge.store.words import parse
+from harrier_edge.vectors import Vectors
+
+DIMENSION = 8
+MODEL = StoredModel("tiny", "f" * 64, "fp32", DIMENSION, "/packages/tiny")
+
+
+def vector(seed: int) -> Vectors:
+    """One of unit length, always the same for a seed."""
+    made = np.random.default_rng(seed).standard_normal(DIMENSION)
+    return np.asarray(made / np.linalg.norm(made), np.float32)
+
+
+def part(path: str, seeds: list[int], collection: str = "") -> Part:
+    """A document with a chunk for each seed, whose word is the seed's."""
+    rows = [ChunkRow(i, i + 1, i + 1, f"w{seed}") for i, seed in enumerate(seeds)]
+    vectors = np.array([vector(seed) for seed in seeds], np.float32).reshape(-1, DIMENSION)
+    return Part(path, "", "", rows, vectors, True, collection)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Database:
+    """An index of forty documents."""
+    database = Database(tmp_path / "index.sqlite", create=MODEL)
+    database.write([part(f"/{i}", [3 * i, 3 * i + 1, 3 * i + 2]) for i in range(40)])
+    return database
+
+
+def test_a_sound_index_has_no_fault_and_each_fault_is_found(database: Database) -> None:
+    """Every table that could disagree with another is looked at."""
+    assert check(database) == []
+    for damage, fault in (
+        ("DELETE FROM vectors WHERE chunk = 5", "a chunk without a vector: 5"),
+        ("INSERT INTO words (rowid, text) VALUES (999, 'x')", "words without a chunk: 999"),
+        ("DELETE FROM words WHERE rowid = 7", "a chunk without words: 7"),
+        ("UPDATE vectors SET vector = x'00' WHERE chunk = 9", "another length: 9"),
+        ("UPDATE sign_bits SET documents = zeroblob(16384)", "sign bits disagree: 1, 2, 3"),
+        ("UPDATE chunks SET number = 7 WHERE id = 12", "not numbered one after the other: 4"),
+    ):
+        with database.reading():
+            database.execute("BEGIN")
+            database.execute(damage)
+            database.execute("COMMIT")
+        assert any(fault in found for found in check(database)), fault
+
+
+def test_compacting_gives_space_back_and_changes_no_answer(tmp_path: Path) -> None:
+    """Neither here nor in a process that has the index open."""
+    database = Database(tmp_path / "index.sqlite", create=MODEL)
+    database.write([part(f"/{i}", list(range(50 * i, 50 * i + 50))) for i in range(250)])
+    reader = Database(database.path)
+    assert len(reader.nearest(vector(1), 5)) == 5
+    for i in range(240):
+        database.remove(f"/{i}", "/")
+    answer = database.nearest(vector(12_001), 20)
+    before, after = compact(database)
+    assert after < before / 3
+    assert check(database) == []
+    assert database.nearest(vector(12_001), 20) == reader.nearest(vector(12_001), 20) == answer
+
+
+def test_a_backup_is_whole_while_others_write(database: Database, tmp_path: Path) -> None:
+    """And an existing file is never overwritten."""
+    target = tmp_path / "copy.sqlite"
+    backup(database, target)
+    database.write([part("/later", [777])])
+    copy = Database(target)
+    assert check(copy) == []
+    assert copy.counts().documents == 40
+    assert copy.nearest(vector(4), 5) == database.nearest(vector(4), 5)
+    with pytest.raises(StoreError, match="exists already"):
+        backup(database, target)
+    assert sorted(p.name for p in tmp_path.iterdir() if "partial" in p.name) == []
+
+
+def test_who_holds_the_writer_is_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the wait, with the number of its process; readers are not held up."""
+    monkeypatch.setattr(connecting, "BUSY_MS", 50)
+    program = f"""
+import sys, time
+from pathlib import Path
+from harrier_edge.store.database import Database
+database = Database(Path({str(database.path)!r}))
+with database.writing():
+    print("writing", flush=True)
+    time.sleep(60)
+"""
+    holder = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    try:
+        assert holder.stdout
+        assert holder.stdout.readline() == b"writing\n"
+        other = Database(database.path)
+        with pytest.raises(StoreError, match=rf"process {holder.pid} .* has been writing"):
+            other.write([part("/x", [1])])
+        assert len(other.nearest(vector(1), 3)) == 3
+    finally:
+        holder.kill()
+        holder.communicate()
+    other.write([part("/x", [1])])
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="permissions differ")
+def test_read_only_media_are_read(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a lock or a log beside the file, and nothing is written there."""
+    database.close()
+    monkeypatch.setattr(connecting, "_writable", lambda path: False)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    reader = Database(database.path)
+    assert reader.read_only
+    assert len(reader.nearest(vector(1), 3)) == 3
+    with pytest.raises(StoreError, match="cannot be"):
+        reader.write([part("/x", [1])])
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_on_a_network_file_system_there_is_no_shared_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The journal is of the older kind, and that is told."""
+    monkeypatch.setattr(connecting, "network_file_system", lambda path: "nfs4")
+    database = Database(tmp_path / "index.sqlite", create=MODEL)
+    database.write([part("/a", [1])])
+    assert "network file system (nfs4)" in caplog.text
+    assert not (tmp_path / "index.sqlite-shm").exists()
+    assert len(database.nearest(vector(1), 3)) == 1
+
+
+WRITER = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from test_upkeep import MODEL, part
+from harrier_edge.store.database import Database
+from harrier_edge.store.upkeep import compact
+import random
+chance = random.Random({seed})
+database = Database(Path({path!r}), create=MODEL)
+for number in range({start}, {end}):
+    database.write([part(f"/{{number}}", [number, number + 1])])
+    print(number, flush=True)
+    if chance.random() < 0.05:
+        compact(database)
+"""
+
+
+def writer(path: Path, start: int, end: int, seed: int) -> subprocess.Popen[bytes]:
+    """A process that writes documents and says so after each commit."""
+    tests = str(Path(__file__).parent)
+    program = WRITER.format(tests=tests, path=str(path), start=start, end=end, seed=seed)
+    return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.large)])
+def test_a_killed_writer_loses_nothing_that_it_told(tmp_path: Path, kills: int) -> None:
+    """At whatever moment: each acknowledged document is there, and the tables agree."""
+    path = tmp_path / "index.sqlite"
+    chance = random.Random(0)
+    told: set[int] = set()
+    for kill in range(kills):
+        start = max(told, default=-1) + 1
+        process = writer(path, start, start + 100_000, kill)
+        assert process.stdout
+        told.add(int(process.stdout.readline()))
+        time.sleep(chance.random() * 0.3)
+        process.kill()
+        told |= {int(line) for line in process.communicate()[0].split()}
+        database = Database(path)
+        stored = {int(row[0][1:]) for row in database.execute("SELECT path FROM documents")}
+        assert told <= stored
+        assert len(stored - told) <= kill + 1
+        assert check(database) == []
+        told |= stored
+        database.close()
+
+
+@pytest.mark.parametrize("documents", [15, pytest.param(400, marks=pytest.mark.large)])
+def test_many_write_and_many_read(tmp_path: Path, documents: int) -> None:
+    """Four writers and readers beside them: no error, no lost row, whole documents only."""
+    path = tmp_path / "index.sqlite"
+    Database(path, create=MODEL).close()
+    writers = [writer(path, 10_000 * i, 10_000 * i + documents, i) for i in range(1, 5)]
+    readers = [Database(path) for _ in range(4)]
+    while any(process.poll() is None for process in writers):
+        for reader in readers:
+            assert reader.counts().chunks % 2 == 0
+            found = reader.nearest(vector(10_000), 10)
+            assert found == sorted(found, key=lambda one: (-one.score, one.chunk))
+    for process in writers:
+        process.communicate()
+        assert process.returncode == 0
+    assert readers[0].counts().documents == 4 * documents
+    assert check(readers[0]) == []
+
+
+class Model(RuleBasedStateMachine):
+    """The store beside a dictionary of what was written: equal answers, whatever is done."""
+
+    documents: dict[str, tuple[list[int], str]]
+
+    @initialize()
+    def begin(self) -> None:
+        """An empty index, open twice."""
+        import tempfile
+
+        self.folder = tempfile.TemporaryDirectory()
+        path = Path(self.folder.name) / "index.sqlite"
+        self.one = Database(path, create=MODEL)
+        self.other = Database(path)
+        self.documents = {}
+
+    @rule(
+        number=st.integers(0, 9),
+        seeds=st.lists(st.integers(0, 60), max_size=6),
+        collection=st.sampled_from(["", "work"]),
+    )
+    def write(self, number: int, seeds: list[int], collection: str) -> None:
+        """Add or replace a document."""
+        self.one.write([part(f"/{number % 3}/{number}", seeds, collection)])
+        self.documents[f"/{number % 3}/{number}"] = (seeds, collection)
+
+    @rule(folder=st.integers(0, 3))
+    def remove(self, folder: int) -> None:
+        """Forget a folder."""
+        gone = [path for path in self.documents if path.startswith(f"/{folder}/")]
+        assert self.other.remove(f"/{folder}", "/") == len(gone)
+        for path in gone:
+            del self.documents[path]
+
+    @rule()
+    def compact(self) -> None:
+        """Give space back."""
+        compact(self.one)
+
+    @rule(seed=st.integers(0, 60), limit=st.integers(1, 9), work=st.booleans(), exact=st.booleans())
+    def search(self, seed: int, limit: int, work: bool, exact: bool) -> None:
+        """The nearest, and the chunks that hold a word, within a filter or none."""
+        within = parse_filters(["collection=work"]) if work else None
+        known = [
+            (path, number, held)
+            for path, (seeds, collection) in self.documents.items()
+            for number, held in enumerate(seeds)
+            if not work or collection == "work"
+        ]
+        wanted = sorted(
+            (round(float(vector(seed) @ vector(h)), 4) for _, _, h in known), reverse=True
+        )
+        for database in (self.one, self.other):
+            found = database.nearest(vector(seed), limit, within=within, exact=exact)
+            assert [round(one.score, 4) for one in found] == pytest.approx(wanted[:limit], abs=2e-4)
+            matching = database.matching(parse(f"w{seed}"), 99, within=within)
+            passages = database.passages([one.chunk for one in matching])
+            assert sorted((p.path, p.line - 1) for p in passages.values()) == sorted(
+                (path, number) for path, number, held in known if held == seed
+            )
+
+    @invariant()
+    def sound(self) -> None:
+        """The tables agree."""
+        if hasattr(self, "one"):
+            assert check(self.one) == []
+            assert self.other.counts().documents == len(self.documents)
+
+    def teardown(self) -> None:
+        """Close and remove."""
+        if hasattr(self, "one"):
+            self.one.close()
+            self.other.close()
+            self.folder.cleanup()
+
+
+def machine(examples: int) -> Any:
+    """The test case that runs some histories of fifty steps."""
+    case = Model.TestCase
+    case.settings = settings(
+        max_examples=examples,
+        stateful_step_count=50,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    return case
+
+
+@pytest.mark.parametrize("examples", [6, pytest.param(400, marks=pytest.mark.large)])
+def test_whatever_is_done_the_answers_are_those_of_a_simple_model(examples: int) -> None:
+    """Histories of writes, removals, compactions and searches; 20,000 steps in the long run."""
+    machine(examples)("runTest").debug()
+
+
+def test_other_programs_can_read_along(database: Database) -> None:
+    """The standard library's SQLite reads documents and text."""
+    with sqlite3.connect(database.path) as connection:
+        assert connection.execute("SELECT count(*) FROM chunks").fetchone() == (120,)
+    connection.close()
