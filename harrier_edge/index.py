@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -14,12 +14,13 @@ from harrier_edge.documents.read import absolute, decode, find_files, read_bytes
 from harrier_edge.embedder import Embedder
 from harrier_edge.errors import DocumentError, ModelMismatchError, UsageError
 from harrier_edge.package import find_package
+from harrier_edge.reembedding import reembed
 from harrier_edge.searching import CANDIDATES, Hit, Mode, SearchOptions, search
 from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
 from harrier_edge.store.connection import StoredModel
 from harrier_edge.store.database import ChunkRow, Database, Part
 from harrier_edge.store.upkeep import backup, check, compact
-from harrier_edge.vectors import Vectors
+from harrier_edge.vectors import STORES, Vectors
 
 CHUNK_TOKENS = 512
 BATCH_CHUNKS = 64  # embedded, then committed: what an interruption can cost
@@ -75,17 +76,21 @@ class Index:
         *,
         model: str | Path | Embedder | None = None,
         precision: str | None = None,
+        store: str = "float32",
         create: bool = True,
     ) -> Index:
         """Open the index file `path`; where there is none and `create`, make one for `model`.
 
         `model` is an Embedder, a package's folder or a model's name; an index that exists knows
-        its own, so it may be left out. The model is loaded when it is first needed.
+        its own, so it may be left out. The model is loaded when it is first needed. A new index
+        stores vectors as `store`: "float32", "int8" (a quarter) or "float16" (half of the space).
 
         Raises ModelMismatchError where the index was built by another model, UsageError where a
         new one is given no model, ForeignDatabaseError where the file is something else or
         damaged, and StoreError where it cannot be opened.
         """
+        if store not in STORES:
+            raise UsageError(f"store is {store!r}; wanted one of: {', '.join(STORES)}.")
         path = absolute(Path(path))
         wanted = None
         package: Embedder | Path | None = None
@@ -99,7 +104,8 @@ class Index:
                 f"{path}: a new index needs a model. Name a package with --model or "
                 "$HARRIER_EDGE_MODEL, in Python with model=."
             )
-        database = Database(path, create=wanted if create else None)
+        new = replace(wanted, store=store) if wanted and create else None
+        database = Database(path, create=new)
         try:
             if wanted is not None:
                 _check_model(database, wanted)
@@ -271,6 +277,34 @@ class Index:
         """Forget files, or all files in folders; how many documents that were."""
         return sum(self._database.remove(str(absolute(p)), os.sep) for p in _paths(paths))
 
+    @classmethod
+    def reembed(
+        cls,
+        path: str | Path,
+        model: str | Path | Embedder,
+        *,
+        precision: str | None = None,
+        store: str | None = None,
+        on_progress: OnProgress = lambda stage, done, total: None,
+    ) -> int:
+        """Give the index at `path` another model, or store its vectors as `store`.
+
+        Its chunks stay and are embedded again; the index answers with its old model until all are.
+        An interrupted run is taken up by the next. Returns how many chunks this run embedded.
+
+        Raises what `open` raises, and UsageError where `store` is unknown.
+        """
+        if store is not None and store not in STORES:
+            raise UsageError(f"store is {store!r}; wanted one of: {', '.join(STORES)}.")
+        embedder = model if isinstance(model, Embedder) else Embedder(model, precision=precision)
+        with cls.open(path, create=False) as index:
+            database = index._database
+            identity = _identity(embedder.manifest, embedder.package)
+            wanted = replace(identity, store=store or database.model.store)
+            if replace(wanted, package="") == replace(database.model, package=""):
+                return 0
+            return reembed(database, embedder, wanted, on_progress)
+
     def compact(self) -> tuple[int, int]:
         """Give back the space that deletions have left: the file's bytes before and after."""
         return compact(self._database)
@@ -328,7 +362,8 @@ def _check_model(database: Database, wanted: StoredModel) -> None:
             raise ModelMismatchError(
                 f"{database.path}: was built by {stored.name} in {stored.precision} ({what} "
                 f"{needed}), not by {wanted.name} in {wanted.precision} ({what} {seen}). Open it "
-                f"with the package in {stored.package}, or add the documents to a new index."
+                f"with the package in {stored.package}, or change the index with: "
+                f"harrier-edge reembed --db {database.path} -m {wanted.package}"
             )
 
 

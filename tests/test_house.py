@@ -28,6 +28,7 @@ FLOORS = {
         {"package", "catalog"},
         {"tokens", "session", "documents", "store"},
         {"embedder", "searching"},
+        {"reembedding"},
         {"index", "bench"},
         {"cli"},
         {"__main__"},

@@ -72,6 +72,7 @@ def found(database: Database, query: str) -> set[int]:
         ("-connector", set()),
         ("-m 5432", {8}),
         ("quokka", set()),
+        ("\ud800 refused", {8}),
     ],
 )
 def test_words_are_found_in_every_script(database: Database, query: str, texts: set[int]) -> None:

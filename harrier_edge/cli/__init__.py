@@ -19,13 +19,14 @@ from harrier_edge.cli import (
     compact,
     embed,
     export,
+    reembed,
     remove,
     search,
     status,
 )
 from harrier_edge.errors import HarrierError, UsageError
 
-COMMANDS = (export, embed, add, search, remove, status, compact, backup, bench)
+COMMANDS = (export, embed, add, search, remove, status, reembed, compact, backup, bench)
 DONE, FAILURE, USAGE, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 
 

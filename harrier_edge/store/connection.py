@@ -8,14 +8,14 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import apsw
 import sqlite_vec
 
-from harrier_edge.errors import ForeignDatabaseError, StoreError
+from harrier_edge.errors import ForeignDatabaseError, ModelMismatchError, StoreError
 from harrier_edge.store.schema import APPLICATION_ID, MIGRATIONS
 from harrier_edge.store.words import TOKENIZER, fold
 
@@ -143,7 +143,7 @@ class Connection:
                 sql = migration.replace("{dimension}", str(model.dimension))
                 self.execute(sql.replace("{tokenizer}", TOKENIZER))
             if version == 0:
-                self._store_model(model)
+                self.store_model(model)
             self.after_migration(model)
             self.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             self.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
@@ -167,7 +167,16 @@ class Connection:
         values: dict[str, Any] = dict(self.execute("SELECT key, value FROM model").fetchall())
         return StoredModel(**{**values, "dimension": int(values["dimension"])})
 
-    def _store_model(self, model: StoredModel) -> None:
+    def check_model(self) -> None:
+        """Raise ModelMismatchError where another process has exchanged the model meanwhile."""
+        stored = self._stored_model()
+        if replace(stored, package="") != replace(self.model, package=""):
+            raise ModelMismatchError(
+                f"{self.path}: now has vectors of {stored.name} in {stored.precision}, no longer "
+                f"of {self.model.name} in {self.model.precision}. Open it again."
+            )
+
+    def store_model(self, model: StoredModel) -> None:
         for key, value in asdict(model).items():
             self.execute("REPLACE INTO model (key, value) VALUES (?, ?)", (key, str(value)))
 

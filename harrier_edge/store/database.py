@@ -115,6 +115,25 @@ class Database(Connection):
 
     def after_migration(self, model: StoredModel) -> None:
         """Make the sign bits of what an older release stored."""
+        self._fill_sign_bits(model)
+
+    def exchange(self, model: StoredModel, vectors: str) -> None:
+        """Let the rows of the table `vectors` and their model take the place of the old ones.
+
+        In the caller's transaction, after which `adopt` is to be called.
+        """
+        self.execute("DELETE FROM vectors")
+        self.execute(f"INSERT INTO vectors SELECT chunk, vector FROM {vectors}")
+        self.execute("DELETE FROM sign_bits")
+        self._fill_sign_bits(model)
+        self.store_model(model)
+
+    def adopt(self, model: StoredModel) -> None:
+        """Work with the model that is stored now."""
+        self.model = model
+        self._scan = Scan(model.dimension)
+
+    def _fill_sign_bits(self, model: StoredModel) -> None:
         bits = SignBits(self._connection, model.dimension)
         for chunks, documents, vectors in self._all_vectors(model, None):
             bits.write(chunks, documents, vectors)
@@ -156,6 +175,7 @@ class Database(Connection):
         for part in parts:
             self._check_vectors(part)
         with self.writing():
+            self.check_model()
             owners: dict[int, tuple[int, Vectors]] = {}  # chunk -> document, vector
             for part in parts:
                 document = self._open_document(part)
@@ -269,6 +289,7 @@ class Database(Connection):
         """
         vector = np.asarray(vector, np.float32)
         with self.reading():
+            self.check_model()
             scope = self._scope(within, text)
             if not exact:
                 self.sign_bits.refresh(self._scan)

@@ -174,9 +174,13 @@ class Scan:
 
 def _hamming(words: Words, bits: Words, out: npt.NDArray[np.uint16]) -> None:
     """The bits in which each column of words (words, n) differs from `bits` (words,)."""
-    out[:] = np.bitwise_count(words[0] ^ bits[0])
-    for word, other in zip(words[1:], bits[1:], strict=True):
-        out += np.bitwise_count(word ^ other)
+    different = np.empty(words.shape[1], np.uint64)  # written again for each word, so it stays
+    count = np.empty(words.shape[1], np.uint8)  # in the cache
+    out[:] = 0
+    for word, other in zip(words, bits, strict=True):
+        np.bitwise_xor(word, other, out=different)
+        np.bitwise_count(different, out=count)
+        out += count
 
 
 def _smallest(distances: npt.NDArray[np.uint16], count: int) -> Rows:

@@ -41,7 +41,7 @@ def fold(text: str) -> str:
     """`text` in lower case without diacritics, with spaces around characters of unspaced script."""
     if text.isascii():
         return text.lower()
-    plain = unicodedata.normalize("NFKD", text.casefold())
+    plain = unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", text).casefold()).casefold()
     plain = unicodedata.normalize("NFC", _DIACRITICS.sub("", plain))
     return _CHARACTER.sub(r" \g<0> ", plain)
 
@@ -63,6 +63,7 @@ def parse(query: str) -> TextQuery:
     No string is an error. A minus excludes only before a word of two letters or more, so that
     "-5" and "-m" are searched for; in quotes nothing but the quote itself has a meaning.
     """
+    query = query.encode("utf-8", "replace").decode()  # SQLite takes no lone surrogates
     terms: list[str] = []
     required: list[str] = []
     excluded: list[str] = []

@@ -1,0 +1,42 @@
+"""Another model for an index, whose chunks stay as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from harrier_edge.embedder import Embedder
+from harrier_edge.store.connection import StoredModel
+from harrier_edge.store.database import Database
+from harrier_edge.store.exchange import Exchange
+
+BATCH_CHUNKS = 64  # embedded, then committed: what an interruption can cost
+
+
+def reembed(
+    database: Database,
+    embedder: Embedder,
+    model: StoredModel,
+    on_progress: Callable[[str, int, int], None],
+) -> int:
+    """Embed all chunks again and make `model` the index's; how many were embedded in this run.
+
+    Until the last one is there the index answers with its old model, to other processes too. What
+    an interruption leaves is taken up by the next call with the same model.
+    """
+    exchange = Exchange(database, model)
+    exchange.begin()
+    embedded = 0
+    while True:
+        batch = exchange.missing(BATCH_CHUNKS)
+        if batch:
+            texts = [embedded_text(chunk.heading, chunk.text) for chunk in batch]
+            exchange.put([chunk.id for chunk in batch], embedder.embed(texts).vectors)
+            embedded += len(batch)
+            on_progress("reembed", *exchange.progress())
+        elif exchange.finish():
+            return embedded
+
+
+def embedded_text(heading: str, text: str) -> str:
+    """What is embedded of a chunk: the headings above it, then its text."""
+    return f"{heading}\n\n{text}" if heading else text
