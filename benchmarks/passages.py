@@ -1,0 +1,108 @@
+"""Many short passages of real documents in many languages, and their vectors, for search.
+
+They come from the archives in `../shared/eval`. The vectors are made once, by the stand-in for
+Harrier-270M, and kept in the stand-ins' cache: 640 dimensions, as Harrier-270M's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from evaluation import FOLDER
+from standins.folder import cache
+from standins.gemma3_270m import gemma3_270m
+from standins.packages import cached_package
+
+from harrier_edge import Embedder
+
+PASSAGES = 60_000
+QUERIES = 1_000
+PRECISION = "int8"
+STEP = 2_000  # passages between two lines of progress
+_SPACE = re.compile(r"\s+")
+_PASSAGE = re.compile(r"(?=\w).{30,80}(?:\s|[。！？।]|$)")
+
+Vectors = npt.NDArray[np.float32]
+
+
+def draw() -> tuple[list[str], list[str]]:
+    """Passages of 30 to 80 characters, and questions to them: each once, always the same."""
+    if not FOLDER.is_dir():
+        raise SystemExit(f"the evaluation data is missing: {FOLDER} does not exist.")
+    chance = random.Random(0)
+    questions: dict[str, None] = {}
+    passages: dict[str, None] = {}
+    for archive in sorted(FOLDER.glob("*.tar.gz")):
+        for name, text in _files(archive):
+            if name.endswith("queries.jsonl"):
+                questions.update((json.loads(line)["text"], None) for line in text.splitlines())
+            elif name.endswith("corpus.jsonl"):
+                for line in text.splitlines():
+                    passages.update(dict.fromkeys(_pieces(json.loads(line)["text"])))
+            elif "/folder-" in str(archive):
+                passages.update(dict.fromkeys(_pieces(text)))
+    asked = chance.sample(sorted(questions), QUERIES)
+    return chance.sample(sorted(passages), PASSAGES), asked
+
+
+def vectors() -> tuple[Vectors, Vectors]:
+    """Of the passages (60000, 640) and of the questions (1000, 640), float32 of unit length.
+
+    The first time takes a million tokens; what an interruption leaves is taken up by the next.
+    """
+    passages, questions = draw()
+    digest = hashlib.sha256(PRECISION.encode())
+    for text in (*passages, *questions):
+        digest.update(text.encode() + b"\0")
+    kept = cache() / "search" / f"{digest.hexdigest()[:24]}.npz"
+    if not kept.exists():
+        embedder = Embedder(cached_package(gemma3_270m(), PRECISION))
+        folder = kept.with_suffix("")
+        folder.mkdir(parents=True, exist_ok=True)
+        made = [
+            _step(embedder, passages[start : start + STEP], folder / f"{start}.npy")
+            for start in range(0, len(passages), STEP)
+        ]
+        partial = kept.with_suffix(".partial.npz")
+        np.savez(partial, passages=np.concatenate(made), questions=embedder.encode_query(questions))
+        partial.replace(kept)
+        shutil.rmtree(folder)
+    known = np.load(kept)
+    return known["passages"], known["questions"]
+
+
+def _step(embedder: Embedder, texts: Sequence[str], kept: Path) -> Vectors:
+    if not kept.exists():
+        partial = kept.with_suffix(".partial.npy")
+        np.save(partial, embedder.encode_document(texts))
+        partial.replace(kept)
+        print(f"embedded up to {kept.stem}", file=sys.stderr, flush=True)
+    known: Vectors = np.load(kept)
+    return known
+
+
+def _pieces(text: str) -> Iterator[str]:
+    for match in _PASSAGE.finditer(_SPACE.sub(" ", text)):
+        yield match[0].strip()
+
+
+def _files(archive: Path) -> Iterator[tuple[str, str]]:
+    with tarfile.open(archive) as tar:
+        for member in sorted(tar.getmembers(), key=lambda member: member.name):
+            file = tar.extractfile(member) if member.isfile() else None
+            if file is not None:
+                yield member.name, file.read().decode("utf-8", "replace")
+
+
+if __name__ == "__main__":
+    vectors()
