@@ -86,7 +86,10 @@ class Scan:
     def _grow(self, rows: int) -> None:
         """Room for `rows` rows. The documents' array doubles, the bits are never copied."""
         while len(self._blocks) * BLOCK < rows:
-            self._blocks.append(np.zeros((self._words, BLOCK), np.uint64))
+            # Not `zeros`: only what NumPy allocates itself gets huge pages, and a scan needs them.
+            block = np.empty((self._words, BLOCK), np.uint64)
+            block[:] = 0
+            self._blocks.append(block)
         if rows > len(self._documents):
             grown = np.zeros(max(rows, len(self._documents) * 5 // 4), np.uint32)
             grown[: len(self._documents)] = self._documents
@@ -125,10 +128,11 @@ class Scan:
         def scan(block: int) -> None:
             out = distances[block * BLOCK : (block + 1) * BLOCK]
             _hamming(self._blocks[block][:, : len(out)], bits, out)
+            kept = found[block * BLOCK : (block + 1) * BLOCK]
+            if not kept.all():
+                out[~kept] = FAR
 
         list(_pool().map(scan, range(-(-total // BLOCK))))
-        if kept < total:
-            distances[~found] = FAR
         return None, distances
 
     def _found(self, scope: Scope, total: int) -> npt.NDArray[np.bool_]:
