@@ -5,7 +5,8 @@ HarrierError
 ├── ModelError
 │   ├── SpecError               a model's TOML or a package's manifest is malformed
 │   ├── ModelNotFoundError      no package of that name or at that path
-│   └── PackageError            a package is incomplete, changed or not what its manifest says
+│   ├── PackageError            a package is incomplete, changed or not what its manifest says
+│   └── DownloadError           a model cannot be had from the hub
 ├── TextTooLongError            a text is over the model's limit and on_overflow is "error"
 ├── DocumentError               a file cannot be read as text
 ├── StoreError
@@ -44,6 +45,10 @@ class ModelNotFoundError(ModelError):
 
 class PackageError(ModelError):
     """A package is incomplete, changed or not what its manifest says."""
+
+
+class DownloadError(ModelError):
+    """A model cannot be had from the hub."""
 
 
 class TextTooLongError(HarrierError, ValueError):

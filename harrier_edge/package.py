@@ -68,9 +68,24 @@ def find_package(model: str | Path, precision: str | None = None) -> Path:
 
 
 def installed_packages(name: str) -> list[Path]:
-    """The folders of all packages of the model called `name` in the cache, sorted; [] for none."""
-    found = _models().glob(f"{name}/*/*/{MANIFEST_NAME}") if _is_name(name) else ()
+    """The folders of all packages of the model called `name` in the cache, sorted; [] for none.
+
+    A repository of the hub, "owner/name", is a name as well.
+    """
+    name = name.replace("/", "--")
+    found = _models().glob(f"{name}/*/*/{MANIFEST_NAME}") if is_name(name) else ()
     return sorted(path.parent for path in found)
+
+
+def all_packages() -> list[Path]:
+    """The folders of all packages in the cache, sorted."""
+    found = (path.parent for path in _models().glob(f"*/*/*/{MANIFEST_NAME}"))
+    return sorted(folder for folder in found if not folder.name.startswith("."))  # half removed
+
+
+def package_place(name: str, revision: str, precision: str) -> Path:
+    """Where the cache keeps a package, there or not; `name` as in `installed_packages`."""
+    return _models() / name.replace("/", "--") / revision / precision
 
 
 def open_package(folder: Path) -> Package:
@@ -95,7 +110,7 @@ def open_package(folder: Path) -> Package:
             raise PackageError(f"{folder}: {MANIFEST_NAME} lists no {name}. Export it again.")
     for name, record in manifest.files.items():
         path = folder / name
-        if not _is_name(name) or path.is_symlink():
+        if not is_name(name) or path.is_symlink():
             raise PackageError(
                 f"{folder}: file {name!r} is not a plain file of the package. Export it again."
             )
@@ -164,6 +179,6 @@ def _models() -> Path:
     return cache_folder() / "models"
 
 
-def _is_name(text: str) -> bool:
+def is_name(text: str) -> bool:
     """Whether `text` is one plain part of a path."""
     return text not in ("", ".", "..") and not set(text) & set('/\\:*?"<>|[]\0')

@@ -26,7 +26,7 @@ FLOORS = {
         {"errors"},
         {"spec", "places", "prompts", "vectors", "fusion", "machine", "bench_texts"},
         {"package", "catalog"},
-        {"tokens", "session", "documents", "store"},
+        {"tokens", "session", "documents", "store", "hub"},
         {"embedder", "searching"},
         {"reembedding"},
         {"index", "bench"},
@@ -45,6 +45,7 @@ FLOORS = {
 OWNERS = {
     "apsw": {"harrier_edge.store.connection"},
     "sqlite_vec": {"harrier_edge.store.connection"},
+    "huggingface_hub": {"harrier_edge.hub"},
     "onnxruntime": {"harrier_edge.session", "harrier_export.calibrate"},
     "tokenizers": {
         "harrier_edge.tokens",
@@ -193,7 +194,7 @@ def test_the_example_of_the_readme_runs(tiny_package: Path, tmp_path: Path) -> N
     readme = (ROOT / "README.md").read_text("utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     assert len(example.strip().splitlines()) <= 12
-    shutil.copytree(tiny_package, tmp_path / "harrier-270m-int8")
+    shutil.copytree(tiny_package, tmp_path / "harrier-270m")
     shutil.copytree(ROOT / "tests" / "data" / "notes", tmp_path / "notes")
     run = subprocess.run(
         [sys.executable, "-c", example], cwd=tmp_path, capture_output=True, text=True

@@ -19,6 +19,8 @@ from harrier_edge.cli import (
     compact,
     embed,
     export,
+    models,
+    pull,
     reembed,
     remove,
     search,
@@ -26,7 +28,20 @@ from harrier_edge.cli import (
 )
 from harrier_edge.errors import HarrierError, UsageError
 
-COMMANDS = (export, embed, add, search, remove, status, reembed, compact, backup, bench)
+COMMANDS = (
+    pull,
+    models,
+    export,
+    embed,
+    add,
+    search,
+    remove,
+    status,
+    reembed,
+    compact,
+    backup,
+    bench,
+)
 DONE, FAILURE, USAGE, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from types import ModuleType
 
 from harrier_edge.cli.common import Progress, to_json
 from harrier_edge.errors import ExportError
@@ -57,17 +58,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
 
 
-def run(args: argparse.Namespace) -> int:
-    """Export and report."""
+def exporter() -> ModuleType:
+    """The export pipeline, an extra and heavy. Raises ExportError where it is not installed."""
     try:
-        import harrier_export  # an extra, and heavy: no other command needs it
+        import harrier_export
     except ImportError as error:
         raise ExportError(
             f"exporting needs {error.name}, which is not installed. "
             "Install it with: pip install 'harrier-edge[export]'"
         ) from error
+    return harrier_export
+
+
+def run(args: argparse.Namespace) -> int:
+    """Export and report."""
     import msgspec
 
+    harrier_export = exporter()
     progress = Progress(args.quiet)
     try:
         result = harrier_export.export(

@@ -1,0 +1,122 @@
+"""`harrier-edge pull`: a model from the hub into the cache, as a package."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harrier_edge.cli.common import Progress, to_json
+from harrier_edge.cli.export import exporter
+from harrier_edge.errors import ModelError, UsageError
+
+if TYPE_CHECKING:
+    from harrier_edge.hub import Download
+
+HELP = "download a model, check it, and make a package of it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument(
+        "model", help="a model's name (harrier-270m, …), or a repository of the hub, OWNER/NAME"
+    )
+    parser.add_argument(
+        "--revision", help="commit, branch or tag (default: the one a named model is pinned to)"
+    )
+    parser.add_argument(
+        "--precision", help="fp32, int8 (default, the measured best), int8-block or int4"
+    )
+    parser.add_argument(
+        "--keep-checkpoint", action="store_true", help="keep the download, for other precisions"
+    )
+    parser.add_argument(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        help="measure parity against transformers (default: if harrier-edge[verify] is installed)",
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Download, export and report where the package is."""
+    from harrier_edge import catalog, hub  # no other command pays for their imports
+    from harrier_edge.package import open_package, package_place
+
+    spec = None if "/" in args.model else catalog.load(args.model)
+    if spec:
+        exporter()  # a missing extra is told before the download, not after it
+    repository = spec.source.repository if spec else args.model
+    revision = args.revision or (spec.source.revision if spec else "")
+    is_pinned = spec is not None and revision == spec.source.revision
+    wanted = args.precision or "int8"
+    place = package_place(args.model, revision, wanted)
+    if not place.is_dir():
+        download = hub.download(
+            repository,
+            revision,
+            pinned=spec.source.files if spec and is_pinned else None,
+            # fp32 takes twice what bf16 does, all else less than the checkpoint.
+            room_for=lambda size: 2 * size if wanted == "fp32" else size,
+            quiet=bool(args.quiet) or not sys.stderr.isatty(),
+        )
+        if download.is_package:
+            place = _adopt(download, args.model, args.precision)
+        else:
+            place = package_place(args.model, download.revision, wanted)
+            if not place.is_dir():
+                _export(download, place, args.model if is_pinned else None, args)
+            if not args.keep_checkpoint:
+                hub.drop(download)
+    package = open_package(place)
+    size = sum(file.size for file in package.manifest.files.values())
+    if args.json:
+        report = {
+            "model": args.model,
+            "precision": package.manifest.precision.name,
+            "revision": place.parent.name,
+            "folder": place,
+            "bytes": size,
+        }
+        print(to_json(report))
+    else:
+        name = package.manifest.precision.name
+        print(f"{place}: {args.model} in {name}, {size / 1e6:.0f} MB, all hashes right")
+        print(f"Use it with: -m {args.model} --precision {name}")
+    return 0
+
+
+def _export(download: Download, place: Path, model: str | None, args: argparse.Namespace) -> None:
+    harrier_export = exporter()
+    progress = Progress(args.quiet)
+    options = harrier_export.ExportOptions(
+        precision=place.name,
+        model=model,
+        name=args.model.replace("/", "--"),
+        verify=args.verify,
+    )
+    try:
+        harrier_export.export(download.folder, place, options, progress)
+    finally:
+        progress.close()
+
+
+def _adopt(download: Download, model: str, precision: str | None) -> Path:
+    """Move a download that is a package to its place, once its own hashes are right."""
+    from harrier_edge import hub
+    from harrier_edge.package import is_name, open_package, package_place
+
+    name = open_package(download.folder).manifest.precision.name
+    if precision not in (None, name):
+        hub.drop(download)
+        raise UsageError(f"{model} is a package in {name}; wanted {precision}. Pull it as it is.")
+    if not is_name(name):
+        raise ModelError(f"{model}: its precision is called {name!r}; wanted a plain name.")
+    place = package_place(model, download.revision, name)
+    shutil.rmtree(place, ignore_errors=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    download.folder.replace(place)
+    (place / hub.MARKER).unlink(missing_ok=True)
+    return place

@@ -1,0 +1,330 @@
+"""Repositories of the Hugging Face hub: downloaded at a revision, checked byte for byte.
+
+A download is a folder in the cache that is whole only when it has its marker, which is written
+last. What was cut is taken up where it ended. With `$HARRIER_EDGE_OFFLINE` or `$HF_HUB_OFFLINE`
+no socket is opened, nor for what is there already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import msgspec
+
+from harrier_edge.errors import DownloadError, UsageError
+from harrier_edge.package import is_name, sha256_of
+from harrier_edge.places import cache_folder
+from harrier_edge.spec import MANIFEST_NAME, FileRecord
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+logger = logging.getLogger(__name__)
+
+MARKER = ".whole.json"
+ATTEMPTS = 5
+BACKOFF_S = 1.0  # before the second attempt; doubled for each after it
+LONGEST_WAIT_S = 60.0
+SPARE_BYTES = 64 * 2**20  # of the disk, for everything small
+
+# Of a checkpoint's repository; other weights (ONNX, OpenVINO, PyTorch's pickles) stay there.
+_CHECKPOINT_FILES = ("*.json", "*.safetensors", "LICENSE*", "LICENCE*")
+_MODULE_FILES = ("[0-9]_*/config.json", "[0-9]_*/*.safetensors")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
+_REFUSED = (401, 403, 404)  # asking again does not help
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository as the hub tells of it."""
+
+    name: str
+    size: int  # bytes
+    sha256: str | None  # of large files
+    git_sha1: str | None  # of small ones, git's: over a header and the bytes
+
+
+@dataclass(frozen=True)
+class Download:
+    """A repository at a commit, on this disk."""
+
+    folder: Path
+    repository: str
+    revision: str  # the commit
+
+    @property
+    def is_package(self) -> bool:
+        """Whether it is a model package already, not a checkpoint to export."""
+        return (self.folder / MANIFEST_NAME).is_file()
+
+
+def is_offline() -> bool:
+    """Whether the user forbids the network."""
+    values = (os.environ.get(name, "") for name in ("HARRIER_EDGE_OFFLINE", "HF_HUB_OFFLINE"))
+    return any(value.upper() in ("1", "ON", "YES", "TRUE") for value in values)
+
+
+def download(
+    repository: str,
+    revision: str,
+    *,
+    pinned: Mapping[str, FileRecord] | None = None,
+    room_for: Callable[[int], int] = lambda size: 0,
+    quiet: bool = False,
+) -> Download:
+    """Have `repository` ("owner/name") at `revision` (a commit, branch or tag) on this disk.
+
+    Sizes and digests are checked against what the hub tells and against `pinned`, both before
+    anything is parsed. A file that comes out wrong is downloaded once more; a connection that
+    fails is tried five times. `room_for` says how many bytes a download of so many bytes needs
+    besides, for what is made of it. Progress goes to stderr unless `quiet`.
+
+    Raises UsageError for a malformed name, and DownloadError where the repository cannot be had.
+    """
+    if not _REPOSITORY.fullmatch(repository) or ".." in repository:
+        raise UsageError(f"{repository!r} is not a repository of the hub; wanted OWNER/NAME.")
+    if not revision:
+        raise UsageError(
+            f"{repository}: no revision of it is known here. Name a commit with --revision, or "
+            "--revision main for the newest."
+        )
+    if _COMMIT.fullmatch(revision) and (here := _folder(repository, revision) / MARKER).exists():
+        return Download(here.parent, repository, revision)
+    if is_offline():
+        raise DownloadError(
+            f"{repository} at {revision} is not on this machine, and the network is forbidden by "
+            "$HARRIER_EDGE_OFFLINE or $HF_HUB_OFFLINE. Unset it, or bring the model from another "
+            "machine: harrier-edge package MODEL -o FILE there, harrier-edge pull --from FILE here."
+        )
+    api = _api(quiet)
+    commit, files = _listing(api, repository, revision)
+    folder = _folder(repository, commit)
+    if not (folder / MARKER).exists():
+        _check_pins(repository, commit, files, pinned or {})
+        _check_room(folder, files, room_for)
+        for file in files:
+            _fetch(api, repository, commit, file, folder, quiet)
+        _mark(folder, files)
+    return Download(folder, repository, commit)
+
+
+def drop(download: Download) -> None:
+    """Remove a download from the disk."""
+    (download.folder / MARKER).unlink(missing_ok=True)
+    shutil.rmtree(download.folder)
+
+
+def _folder(repository: str, commit: str) -> Path:
+    return cache_folder() / "downloads" / repository.replace("/", "--") / commit
+
+
+def _api(quiet: bool) -> HfApi:
+    """The hub at `$HF_ENDPOINT`; the library finds token and proxies by itself."""
+    import huggingface_hub  # half a second that only a download pays for
+    from huggingface_hub import utils
+
+    name = "disable_progress_bars" if quiet else "enable_progress_bars"
+    getattr(utils, name)()  # which does not export them for mypy
+    return huggingface_hub.HfApi(os.environ.get("HF_ENDPOINT") or None)
+
+
+def _listing(api: HfApi, repository: str, revision: str) -> tuple[str, list[RemoteFile]]:
+    """The commit, and the files of it that are wanted, smallest first."""
+    info = _patiently(
+        f"{repository} at {revision}",
+        lambda: api.model_info(repository, revision=revision, files_metadata=True, timeout=30),
+    )
+    commit = info.sha or ""
+    if not _COMMIT.fullmatch(commit) or (_COMMIT.fullmatch(revision) and commit != revision):
+        raise DownloadError(
+            f"{repository}: the hub answers with commit {commit!r}, wanted {revision}. Check "
+            "$HF_ENDPOINT: a mirror may be out of date."
+        )
+    names = [one.rfilename for one in info.siblings or []]
+    files = []
+    for one in info.siblings or []:
+        if not _wanted(one.rfilename, is_package=MANIFEST_NAME in names):
+            continue
+        if not all(map(is_name, PurePosixPath(one.rfilename).parts)):
+            raise DownloadError(f"{repository}: has a file named {one.rfilename!r}; not taken.")
+        lfs = one.lfs
+        size, sha256 = (lfs.size, lfs.sha256) if lfs else (one.size, None)
+        if size is None or (sha256 is None and one.blob_id is None):
+            raise DownloadError(
+                f"{repository}: the hub tells neither size nor digest of {one.rfilename}, so it "
+                "cannot be checked. Use another $HF_ENDPOINT."
+            )
+        files.append(RemoteFile(one.rfilename, size, sha256, None if sha256 else one.blob_id))
+    if not any(file.name.endswith((".safetensors", ".onnx")) for file in files):
+        raise DownloadError(
+            f"{repository} at {commit}: has neither safetensors nor a model package, only "
+            f"{', '.join(names) or 'nothing'}. Name another repository or revision."
+        )
+    return commit, sorted(files, key=lambda file: file.size)
+
+
+def _wanted(name: str, *, is_package: bool) -> bool:
+    if "/" not in name.replace("\\", "/"):
+        return is_package or any(fnmatch(name, pattern) for pattern in _CHECKPOINT_FILES)
+    return not is_package and any(fnmatch(name, pattern) for pattern in _MODULE_FILES)
+
+
+def _check_pins(
+    repository: str, commit: str, files: list[RemoteFile], pinned: Mapping[str, FileRecord]
+) -> None:
+    """Refuse before the download what would be refused after it."""
+    for file in files:
+        pin = pinned.get(file.name, FileRecord())
+        for what, seen, wanted in (
+            ("size", file.size, pin.size),
+            ("sha256", file.sha256, pin.sha256),
+        ):
+            if wanted is not None and seen is not None and seen != wanted:
+                raise DownloadError(
+                    f"{repository} at {commit}: {file.name} has {what} {seen} on the hub, and "
+                    f"{wanted} when this revision was pinned. It was changed; nothing was taken. "
+                    "Check $HF_ENDPOINT, and tell the model's authors."
+                )
+
+
+def _check_room(folder: Path, files: list[RemoteFile], room_for: Callable[[int], int]) -> None:
+    size = sum(file.size for file in files)
+    present = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    needed = max(0, size - present) + room_for(size) + SPARE_BYTES
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise DownloadError(
+            f"{folder}: {free / 1e9:.2f} GB are free, {needed / 1e9:.2f} GB are needed. Free "
+            "space, or choose another disk with $HARRIER_EDGE_CACHE_DIR."
+        )
+
+
+def _fetch(
+    api: HfApi, repository: str, commit: str, file: RemoteFile, folder: Path, quiet: bool
+) -> None:
+    """Download one file, and once more where its bytes are wrong."""
+    for force in (False, True):
+        _patiently(
+            f"{repository}: {file.name}",
+            lambda force=force: api.hf_hub_download(  # type: ignore[misc]
+                repository, file.name, revision=commit, local_dir=folder, force_download=force
+            ),
+        )
+        path = folder / file.name
+        if (seen := _difference(path, file)) is None:
+            return
+        path.unlink()
+    raise DownloadError(
+        f"{repository} at {commit}: {file.name} arrives with {seen}, twice. It was removed. A "
+        "proxy or mirror may change what passes; check $HTTPS_PROXY and $HF_ENDPOINT."
+    )
+
+
+def _difference(path: Path, file: RemoteFile) -> str | None:
+    """What is wrong with a downloaded file, in words."""
+    size = path.stat().st_size
+    if size != file.size:
+        return f"{size} bytes in place of {file.size}"
+    if file.sha256:
+        seen, wanted = sha256_of(path), file.sha256
+    else:
+        seen, wanted = _git_sha1(path), file.git_sha1 or ""
+    return None if seen == wanted else f"digest {seen} in place of {wanted}"
+
+
+def _git_sha1(path: Path) -> str:
+    """git's id of a file: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects"""
+    data = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def _mark(folder: Path, files: list[RemoteFile]) -> None:
+    """Note that all is there; then it is, whenever the power is cut."""
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the library's notes on resuming
+    part = folder / f"{MARKER}.part"
+    with part.open("wb") as stream:
+        stream.write(msgspec.json.encode({file.name: file.size for file in files}))
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(folder / MARKER)
+
+
+def _patiently(what: str, ask: Callable[[], T]) -> T:
+    """What `ask` gives, asked again where the network or the server fails for a while."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    # requests' error until huggingface_hub 1, httpx's since; both libraries' others are OSError
+    # or descend from it.
+    failures = (OSError, cast("type[Exception]", HfHubHTTPError.__mro__[1]))
+    for attempt in range(ATTEMPTS):
+        try:
+            return ask()
+        except failures as error:
+            status, retry_after = _answer(error)
+            if isinstance(error, OSError) and error.errno == 28:  # ENOSPC
+                raise DownloadError(f"{what}: the disk is full. Free space; it resumes.") from None
+            if status in _REFUSED:
+                raise DownloadError(_refusal(what, status, error)) from None
+            if attempt == ATTEMPTS - 1:
+                told = f"status {status}" if status else _root(error)
+                raise DownloadError(
+                    f"{what}: cannot be had from the hub after {ATTEMPTS} attempts ({told}). "
+                    "Check the connection, $HTTPS_PROXY and $HF_ENDPOINT, and pull again: it goes "
+                    "on where it was."
+                ) from None
+            wait = min(max(BACKOFF_S * 2**attempt, retry_after), LONGEST_WAIT_S)
+            logger.info("%s: %s; again in %.0f s", what, status or type(error).__name__, wait)
+            time.sleep(wait)
+    raise AssertionError("unreachable")
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _answer(error: BaseException) -> tuple[int | None, float]:
+    """The status that the server gave, if any, and the seconds that it wants one to wait."""
+    for one in _chain(error):
+        response = getattr(one, "response", None)
+        if response is not None:
+            after = response.headers.get("Retry-After", "")
+            return response.status_code, float(after) if after.isdecimal() else 0.0
+    return None, 0.0
+
+
+def _root(error: BaseException) -> str:
+    *_, root = _chain(error)
+    return str(root) or type(root).__name__
+
+
+def _refusal(what: str, status: int, error: BaseException) -> str:
+    kinds = {type(one).__name__ for one in _chain(error)}
+    if "RevisionNotFoundError" in kinds:
+        return f"{what}: the hub has no such revision. Name a commit, branch or tag of it."
+    if "GatedRepoError" in kinds or status == 403:
+        return (
+            f"{what}: the repository is gated. Accept its terms on its page, then set $HF_TOKEN "
+            "to a token that may read it."
+        )
+    if status == 401:
+        return (
+            f"{what}: the hub asks for a token: the repository is private, gated, or does not "
+            "exist. Check the name, and set $HF_TOKEN to a token that may read it."
+        )
+    return f"{what}: the hub has no such repository or file. Check the name."
