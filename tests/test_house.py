@@ -26,7 +26,7 @@ FLOORS = {
         {"errors"},
         {"spec", "places", "prompts", "vectors", "fusion", "machine", "bench_texts"},
         {"package", "catalog"},
-        {"tokens", "session", "documents", "store", "hub"},
+        {"tokens", "session", "documents", "store", "hub", "archive"},
         {"embedder", "searching"},
         {"reembedding"},
         {"index", "bench"},

@@ -20,6 +20,7 @@ from harrier_edge.cli import (
     embed,
     export,
     models,
+    package,
     pull,
     reembed,
     remove,
@@ -31,6 +32,7 @@ from harrier_edge.errors import HarrierError, UsageError
 COMMANDS = (
     pull,
     models,
+    package,
     export,
     embed,
     add,

@@ -21,7 +21,16 @@ HELP = "download a model, check it, and make a package of it"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument(
-        "model", help="a model's name (harrier-270m, …), or a repository of the hub, OWNER/NAME"
+        "model",
+        nargs="?",
+        help="a model's name (harrier-270m, …), or a repository of the hub, OWNER/NAME",
+    )
+    parser.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="PATH",
+        help="take a package from this folder or archive instead; no network is needed",
     )
     parser.add_argument(
         "--revision", help="commit, branch or tag (default: the one a named model is pinned to)"
@@ -41,9 +50,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Download, export and report where the package is."""
+    """Download or take in, export and report where the package is."""
+    from harrier_edge.package import open_package
+
+    if (args.model is None) == (args.source is None):
+        raise UsageError("pull a MODEL by name, or a package with --from PATH; one of the two.")
+    place = _taken_in(args) if args.source else _downloaded(args)
+    manifest = open_package(place).manifest
+    size = sum(file.size for file in manifest.files.values())
+    model, precision = args.model or manifest.name, manifest.precision.name
+    if args.json:
+        report = {
+            "model": model,
+            "precision": precision,
+            "revision": place.parent.name,
+            "folder": place,
+            "bytes": size,
+        }
+        print(to_json(report))
+    else:
+        print(f"{place}: {model} in {precision}, {size / 1e6:.0f} MB, all hashes right")
+        print(f"Use it with: -m {model} --precision {precision}")
+    return 0
+
+
+def _taken_in(args: argparse.Namespace) -> Path:
+    from harrier_edge.archive import install
+
+    if args.revision or args.precision:
+        raise UsageError("--revision and --precision are for a MODEL; --from takes what is there.")
+    progress = Progress(args.quiet)
+    try:
+        return install(args.source, lambda done, total: progress("pull", done, total))
+    finally:
+        progress.close()
+
+
+def _downloaded(args: argparse.Namespace) -> Path:
     from harrier_edge import catalog, hub  # no other command pays for their imports
-    from harrier_edge.package import open_package, package_place
+    from harrier_edge.package import package_place
 
     spec = None if "/" in args.model else catalog.load(args.model)
     if spec:
@@ -53,39 +98,24 @@ def run(args: argparse.Namespace) -> int:
     is_pinned = spec is not None and revision == spec.source.revision
     wanted = args.precision or "int8"
     place = package_place(args.model, revision, wanted)
+    if place.is_dir():
+        return place
+    download = hub.download(
+        repository,
+        revision,
+        pinned=spec.source.files if spec and is_pinned else None,
+        # fp32 takes twice what bf16 does, all else less than the checkpoint.
+        room_for=lambda size: 2 * size if wanted == "fp32" else size,
+        quiet=bool(args.quiet) or not sys.stderr.isatty(),
+    )
+    if download.is_package:
+        return _adopt(download, args.model, args.precision)
+    place = package_place(args.model, download.revision, wanted)
     if not place.is_dir():
-        download = hub.download(
-            repository,
-            revision,
-            pinned=spec.source.files if spec and is_pinned else None,
-            # fp32 takes twice what bf16 does, all else less than the checkpoint.
-            room_for=lambda size: 2 * size if wanted == "fp32" else size,
-            quiet=bool(args.quiet) or not sys.stderr.isatty(),
-        )
-        if download.is_package:
-            place = _adopt(download, args.model, args.precision)
-        else:
-            place = package_place(args.model, download.revision, wanted)
-            if not place.is_dir():
-                _export(download, place, args.model if is_pinned else None, args)
-            if not args.keep_checkpoint:
-                hub.drop(download)
-    package = open_package(place)
-    size = sum(file.size for file in package.manifest.files.values())
-    if args.json:
-        report = {
-            "model": args.model,
-            "precision": package.manifest.precision.name,
-            "revision": place.parent.name,
-            "folder": place,
-            "bytes": size,
-        }
-        print(to_json(report))
-    else:
-        name = package.manifest.precision.name
-        print(f"{place}: {args.model} in {name}, {size / 1e6:.0f} MB, all hashes right")
-        print(f"Use it with: -m {args.model} --precision {name}")
-    return 0
+        _export(download, place, args.model if is_pinned else None, args)
+    if not args.keep_checkpoint:
+        hub.drop(download)
+    return place
 
 
 def _export(download: Download, place: Path, model: str | None, args: argparse.Namespace) -> None:
