@@ -8,6 +8,8 @@ byte more than it says.
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
@@ -23,6 +25,8 @@ from harrier_edge.spec import MANIFEST_NAME, PackageManifest
 
 LARGEST_MANIFEST = 2**20  # bytes
 _MEMBER = 1 << 20  # bytes copied at once
+
+PROBE_S = 600  # the largest model on a slow disk
 
 OnBytes = Callable[[int, int], None]
 
@@ -77,6 +81,7 @@ def install(source: Path, on_bytes: OnBytes = lambda done, total: None) -> Path:
                 for name in (MANIFEST_NAME, *manifest.files):
                     shutil.copyfile(source / name, folder / name, follow_symlinks=False)
                 open_package(folder)
+                probe(folder)
             return place
         with tarfile.open(source, "r:") as archive:
             members = iter(archive)
@@ -92,6 +97,7 @@ def install(source: Path, on_bytes: OnBytes = lambda done, total: None) -> Path:
                 (folder / MANIFEST_NAME).write_bytes(text)
                 _extract(archive, members, source, folder, on_bytes)
                 open_package(folder)
+                probe(folder)
             return place
     except tarfile.TarError as error:
         raise PackageError(
@@ -100,6 +106,31 @@ def install(source: Path, on_bytes: OnBytes = lambda done, total: None) -> Path:
         ) from error
     except OSError as error:
         raise UsageError(f"{source}: cannot be taken in: {error.strerror or error}.") from error
+
+
+def probe(folder: Path) -> None:
+    """Load a package of unknown origin and embed one text in a process of its own, the first time.
+
+    Whatever its graph does to ONNX Runtime, this process goes on. Raises PackageError where the
+    other one fails, crashes or does not end.
+    """
+    command = [sys.executable, "-m", "harrier_edge", "embed", "-q", "-m", str(folder), "harrier"]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise PackageError(
+            f"{folder}: does not embed a text in {PROBE_S} s. It is not taken."
+        ) from error
+    if done.returncode:
+        told = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["no message"]
+        how = (
+            f"exit code {done.returncode}" if done.returncode > 0 else f"signal {-done.returncode}"
+        )
+        raise PackageError(
+            f"{folder}: fails when it is loaded ({how}: {told[0]}). It is not taken."
+        )
 
 
 def _manifest(text: bytes, source: Path) -> PackageManifest:

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from harrier_edge.errors import ModelNotFoundError, PackageError
+from harrier_edge.graphs import check_graph
 from harrier_edge.places import cache_folder
 from harrier_edge.spec import (
     MANIFEST_NAME,
@@ -88,14 +89,14 @@ def package_place(name: str, revision: str, precision: str) -> Path:
     return _models() / name.replace("/", "--") / revision / precision
 
 
-def open_package(folder: Path) -> Package:
-    """Read the manifest and check size and sha256 of every file.
+def open_package(folder: Path, *, rehash: bool = False) -> Package:
+    """Read the manifest, check size and sha256 of every file, and the graph's bounds.
 
     Files that were found sound once are read again only if the system says that they, or the
-    manifest, were written to since; the cache folder remembers which.
+    manifest, were written to since, or with `rehash`; the cache folder remembers which.
 
     Raises SpecError where the manifest is malformed, and PackageError where a file is missing,
-    changed or outside the folder.
+    changed or outside the folder, or the graph reaches out of it (see `check_graph`).
     """
     written = read_table(folder / MANIFEST_NAME, ManifestFormat).format
     if written not in READABLE_FORMATS:
@@ -124,13 +125,17 @@ def open_package(folder: Path) -> Package:
             )
     memo = cache_folder() / "verified" / hashlib.sha256(bytes(folder.resolve())).hexdigest()
     stamps = _stamps(folder, manifest)
-    if _recalled(memo) != stamps:
+    if rehash or _recalled(memo) != stamps:
         for name, record in manifest.files.items():
             if (seen := sha256_of(folder / name)) != record.sha256:
                 raise PackageError(
                     f"{folder / name}: its sha256 is {seen}, the manifest says {record.sha256}. "
                     "Export or pull the package again."
                 )
+        sizes = {name: record.size for name, record in manifest.files.items()}
+        for name in sizes:
+            if name.endswith(".onnx"):
+                check_graph(folder / name, sizes)
         _remember(memo, stamps)
     return Package(folder, manifest)
 

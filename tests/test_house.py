@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "harrier_edge": (
         {"errors"},
-        {"spec", "places", "prompts", "vectors", "fusion", "machine", "bench_texts"},
+        {"spec", "places", "prompts", "vectors", "fusion", "machine", "bench_texts", "graphs"},
         {"package", "catalog"},
         {"tokens", "session", "documents", "store", "hub", "archive"},
         {"embedder", "searching"},

@@ -75,7 +75,7 @@ def _row(folder: Path, *, verify: bool) -> dict[str, Any]:
             row["mean_cosine"] = manifest.parity.mean_cosine
             row["min_cosine"] = manifest.parity.min_cosine
         if verify:
-            open_package(folder)
+            open_package(folder, rehash=True)
     except HarrierError as error:
         row["error"] = str(error)
     return row

@@ -136,6 +136,7 @@ def _export(download: Download, place: Path, model: str | None, args: argparse.N
 def _adopt(download: Download, model: str, precision: str | None) -> Path:
     """Move a download that is a package to its place, once its own hashes are right."""
     from harrier_edge import hub
+    from harrier_edge.archive import probe
     from harrier_edge.package import is_name, open_package, package_place
 
     name = open_package(download.folder).manifest.precision.name
@@ -144,6 +145,7 @@ def _adopt(download: Download, model: str, precision: str | None) -> Path:
         raise UsageError(f"{model} is a package in {name}; wanted {precision}. Pull it as it is.")
     if not is_name(name):
         raise ModelError(f"{model}: its precision is called {name!r}; wanted a plain name.")
+    probe(download.folder)
     place = package_place(model, download.revision, name)
     shutil.rmtree(place, ignore_errors=True)
     place.parent.mkdir(parents=True, exist_ok=True)

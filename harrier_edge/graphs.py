@@ -1,0 +1,202 @@
+"""An ONNX graph of unknown origin, read with nothing but bounds before ONNX Runtime sees it.
+
+The format is protobuf: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. Only what can do
+harm is read: operators, and where tensors say that their bytes are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from harrier_edge.errors import PackageError
+
+DOMAINS = ("", "ai.onnx", "com.microsoft")  # whose operators ONNX Runtime has built in
+LARGEST_GRAPH = 2**31 - 1  # bytes, protobuf's own limit
+MOST_NODES = 200_000
+DEEPEST = 8  # branches inside branches
+
+# Field numbers of onnx.proto.
+_MODEL_GRAPH, _MODEL_TRAINING, _MODEL_FUNCTIONS = 7, 20, 25
+_GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
+_NODE_OP, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
+_ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
+_TENSOR_DIMS, _TENSOR_NAME, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 8, 13, 14
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
+
+
+def check_graph(path: Path, files: Mapping[str, int]) -> None:
+    """Refuse a graph that reaches outside its package or is larger than it can be.
+
+    `files` are the package's files and their sizes in bytes. Raises PackageError where `path` is
+    not an ONNX model; where a tensor lies in another file than these, or past the end of one; where
+    an operator is of a domain that ONNX Runtime does not have; and where a bound is passed.
+    """
+    if (size := path.stat().st_size) > LARGEST_GRAPH:
+        raise PackageError(f"{path}: has {size} bytes; an ONNX graph has at most {LARGEST_GRAPH}.")
+    try:
+        _Check(path, files, size).model(memoryview(path.read_bytes()))
+    except _MalformedError as error:
+        raise PackageError(
+            f"{path}: is not an ONNX model ({error}). Export or pull the package again."
+        ) from error
+
+
+class _MalformedError(Exception):
+    """Bytes that are not protobuf."""
+
+
+class _Check:
+    """A walk through one model."""
+
+    def __init__(self, path: Path, files: Mapping[str, int], size: int) -> None:
+        self._path = path
+        self._files = files
+        self._size = size
+        self._nodes = 0
+
+    def model(self, data: memoryview) -> None:
+        graphs = 0
+        for field, value in _fields(data):
+            if field in (_MODEL_TRAINING, _MODEL_FUNCTIONS):
+                raise self._refused("has functions or training parts of its own")
+            if field == _MODEL_GRAPH:
+                graphs += 1
+                self._graph(_message(value), 0)
+        if graphs != 1:
+            raise _MalformedError(f"{graphs} graphs")
+
+    def _graph(self, data: memoryview, depth: int) -> None:
+        if depth > DEEPEST:
+            raise self._refused(f"has graphs in graphs more than {DEEPEST} deep")
+        for field, value in _fields(data):
+            if field == _GRAPH_NODE:
+                self._node(_message(value), depth)
+            elif field == _GRAPH_INITIALIZER:
+                self._tensor(_message(value))
+            elif field == _GRAPH_SPARSE:
+                raise self._refused("has sparse tensors")
+
+    def _node(self, data: memoryview, depth: int) -> None:
+        self._nodes += 1
+        if self._nodes > MOST_NODES:
+            raise self._refused(f"has more than {MOST_NODES} operators")
+        domain = op = ""
+        for field, value in _fields(data):
+            if field == _NODE_DOMAIN:
+                domain = _text(value)
+            elif field == _NODE_OP:
+                op = _text(value)
+            elif field == _NODE_ATTRIBUTE:
+                self._attribute(_message(value), depth)
+        if domain not in DOMAINS:
+            raise self._refused(
+                f"has the operator {op!r} of {domain!r}, which foreign code has to run; known are "
+                "those of ONNX and com.microsoft"
+            )
+
+    def _attribute(self, data: memoryview, depth: int) -> None:
+        for field, value in _fields(data):
+            if field in _ATTRIBUTE_TENSORS:
+                self._tensor(_message(value))
+            elif field in _ATTRIBUTE_GRAPHS:
+                self._graph(_message(value), depth + 1)
+            elif field in _ATTRIBUTE_SPARSE:
+                raise self._refused("has sparse tensors")
+
+    def _tensor(self, data: memoryview) -> None:
+        dims: list[int] = []
+        external: dict[str, str] = {}
+        name, is_external = "", False
+        for field, value in _fields(data):
+            if field == _TENSOR_DIMS:
+                dims += [value] if isinstance(value, int) else _varints(value)
+            elif field == _TENSOR_NAME:
+                name = _text(value)
+            elif field == _TENSOR_EXTERNAL:
+                pair = dict(_fields(_message(value)))
+                external[_text(pair.get(1, b""))] = _text(pair.get(2, b""))
+            elif field == _TENSOR_LOCATION:
+                is_external = value == 1
+        room = self._size
+        if is_external or external:
+            room = self._external(name, external)
+        # 8 elements a byte: no type of ONNX is narrower than a bit.
+        if (elements := math.prod(dims)) > 8 * room:
+            raise self._refused(f"tensor {name!r} has {elements} elements in {room} bytes")
+
+    def _external(self, name: str, entry: Mapping[str, str]) -> int:
+        """Bytes of a tensor in another file."""
+        file = entry.get("location", "")
+        size = self._files.get(file)
+        if size is None:
+            raise self._refused(
+                f"tensor {name!r} lies in {file!r}; wanted a file that the manifest lists"
+            )
+        numbers = [entry.get("offset", "0"), entry.get("length", "") or "0"]
+        if not all(number.isascii() and number.isdecimal() for number in numbers):
+            raise self._refused(f"tensor {name!r} lies at {numbers} of {file}")
+        offset, length = map(int, numbers)
+        if offset + length > size:
+            raise self._refused(
+                f"tensor {name!r} ends at byte {offset + length} of {file}, which has {size}"
+            )
+        return length or size - offset
+
+    def _refused(self, what: str) -> PackageError:
+        return PackageError(f"{self._path}: {what}. It is not loaded; get it from another source.")
+
+
+def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
+    """Number and value of each field of a message; numbers as int, all else as bytes."""
+    at, end = 0, len(data)
+    while at < end:
+        key, at = _varint(data, at)
+        field, wire = key >> 3, key & 7
+        if wire == _VARINT:
+            value, at = _varint(data, at)
+            yield field, value
+            continue
+        length = {_FIXED64: 8, _FIXED32: 4}.get(wire)
+        if wire == _BYTES:
+            length, at = _varint(data, at)
+        if length is None or field == 0:
+            raise _MalformedError(f"wire type {wire} of field {field}")
+        if length > end - at:
+            raise _MalformedError(f"field {field} is cut short")
+        yield field, data[at : at + length]
+        at += length
+
+
+def _varint(data: memoryview, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(data) or shift > 63:
+            raise _MalformedError("a number is cut short")
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def _varints(data: memoryview) -> list[int]:
+    numbers, at = [], 0
+    while at < len(data):
+        number, at = _varint(data, at)
+        numbers.append(number)
+    return numbers
+
+
+def _message(value: int | memoryview) -> memoryview:
+    if isinstance(value, int):
+        raise _MalformedError("a number where a message is wanted")
+    return value
+
+
+def _text(value: int | memoryview | bytes) -> str:
+    if isinstance(value, int):
+        raise _MalformedError("a number where a text is wanted")
+    return bytes(value).decode("utf-8", "backslashreplace")
