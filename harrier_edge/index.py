@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from harrier_edge.documents.chunk import Chunk, split, title_of
-from harrier_edge.documents.read import absolute, decode, find_files, read_bytes
+from harrier_edge.documents.walk import absolute, is_below, printable
+from harrier_edge.documents.watch import moments
 from harrier_edge.embedder import Embedder
 from harrier_edge.errors import DocumentError, ModelMismatchError, UsageError
 from harrier_edge.package import find_package
@@ -18,39 +18,19 @@ from harrier_edge.reembedding import reembed
 from harrier_edge.searching import CANDIDATES, Hit, Mode, SearchOptions, search
 from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
 from harrier_edge.store.connection import StoredModel
-from harrier_edge.store.database import ChunkRow, Database, Part
+from harrier_edge.store.database import Database
+from harrier_edge.store.sources import Source, put_source, sources_of
 from harrier_edge.store.upkeep import backup, check, compact
+from harrier_edge.updating import ChunkMode, OnProgress, Updater, UpdateReport
 from harrier_edge.vectors import STORES, Vectors
-
-CHUNK_TOKENS = 512
-BATCH_CHUNKS = 64  # embedded, then committed: what an interruption can cost
-
-OnProgress = Callable[[str, int, int], None]  # stage, done, of how many
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A file that could not be read, and why."""
-
-    path: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class AddReport:
-    """What `Index.add` did, in documents but for `chunks` and `tokens`, which were embedded."""
-
-    added: int
-    changed: int
-    unchanged: int
-    chunks: int
-    tokens: int
-    skipped: tuple[Skipped, ...]
 
 
 @dataclass(frozen=True)
 class IndexStatus:
-    """What an index holds; `incomplete` documents have only their first chunks yet."""
+    """What an index holds; `incomplete` documents have only their first chunks yet.
+
+    `sources` are the files and folders that are indexed, with what was left out of them.
+    """
 
     path: Path
     bytes: int
@@ -59,6 +39,7 @@ class IndexStatus:
     incomplete: int
     chunks: int
     model: StoredModel
+    sources: tuple[Source, ...]
 
 
 class Index:
@@ -144,84 +125,99 @@ class Index:
         self,
         paths: str | Path | Sequence[str | Path],
         *,
+        collection: str | None = None,
+        chunk: ChunkMode | None = None,
         on_progress: OnProgress = lambda stage, done, total: None,
-    ) -> AddReport:
-        """Index files, and the text and Markdown files in folders.
+    ) -> UpdateReport:
+        """Index files and folders, which become sources of the index, and bring them up to date.
 
-        A document whose bytes are what they were is skipped; one that has changed is replaced.
-        Chunks are embedded and committed batch by batch, so that what an interruption leaves is
-        sound and the next call goes on from there. A file that cannot be read is reported, and
-        what was stored of it stays.
+        A document whose bytes are what they were is skipped; of one that has changed, the chunks
+        that are new are embedded; one whose file is gone from a folder is forgotten. Every batch is
+        committed, so that what an interruption leaves is sound and the next call goes on from
+        there. A file that cannot be read is reported, and what was stored of it stays.
 
-        Raises DocumentError where a path does not exist, StoreError where the disk is full.
+        `collection` is a name to search by. `chunk` is "passages", or "document" to embed each
+        document whole as far as the model takes it. By default both are as they were, at first
+        "" and "passages".
+
+        Raises DocumentError where a path does not exist, UsageError where `chunk` cannot work,
+        StoreError where the disk is full.
         """
-        files = find_files(_paths(paths))
-        counts = dict.fromkeys(("added", "changed", "unchanged", "chunks", "tokens"), 0)
-        skipped: list[Skipped] = []
-        batch: list[_Pending] = []
-        for done, path in enumerate(files):
-            on_progress("index", done, len(files))
-            try:
-                data = read_bytes(path)
-                digest = hashlib.sha256(data).hexdigest()
-                stored = self._database.document(str(path))
-                same = stored is not None and stored.sha256 == digest
-                if same and stored and stored.complete:
-                    counts["unchanged"] += 1
-                    continue
-                text = decode(data)
-            except DocumentError as error:
-                skipped.append(Skipped(_printable(path), str(error)))
-                continue
-            counts["added" if stored is None else "changed"] += 1
-            start = stored.chunks if same and stored else 0
-            for pending in self._chunks(path, digest, text, start):
-                batch.append(pending)
-                if sum(len(p.chunks) for p in batch) >= BATCH_CHUNKS:
-                    self._commit(batch, counts)
-                    batch = []
-        self._commit(batch, counts)
-        on_progress("index", len(files), len(files))
-        return AddReport(**counts, skipped=tuple(skipped))
+        if chunk not in (None, "passages", "document"):
+            raise UsageError(f"chunk is {chunk!r}; wanted 'passages' or 'document'.")
+        wanted = [absolute(path) for path in _paths(paths)]
+        for path in wanted:
+            if not path.exists():
+                raise DocumentError(f"{path}: no such file or folder. Check the path.")
+            if printable(path) != str(path):
+                raise DocumentError(f"{printable(path)}: its name is not UTF-8. Rename it.")
+        known = {source.path: source for source in sources_of(self._database)}
+        sources = []
+        for name in dict.fromkeys(map(str, wanted)):
+            before = known.get(name, Source(name, "", "passages", {}, {}))
+            source = replace(
+                before,
+                collection=before.collection if collection is None else collection,
+                chunk=chunk or before.chunk,
+            )
+            if known.get(name) != source:
+                put_source(self._database, source, os.sep)
+            sources.append(source)
+        return self._updater(on_progress).update(sources)
 
-    def _chunks(self, path: Path, digest: str, text: str, start: int) -> Iterator[_Pending]:
-        """A document's chunks from number `start` on, in parts that fit a batch."""
-        chunks = split(text, self._chunk_tokens(), self._count_tokens)
-        title = title_of(text, path.stem)
-        step = BATCH_CHUNKS
-        for first in range(start, max(len(chunks), start + 1), step):
-            part = chunks[first : first + step]
-            last = first + step >= len(chunks)
-            yield _Pending(str(path), title, digest, first, part, last)
+    def update(
+        self,
+        paths: str | Path | Sequence[str | Path] | None = None,
+        *,
+        on_progress: OnProgress = lambda stage, done, total: None,
+    ) -> UpdateReport:
+        """Bring the sources up to date, or those at, above or below `paths`, as `add` does.
 
-    def _chunk_tokens(self) -> int:
-        return max(1, min(CHUNK_TOKENS, self.embedder.max_tokens) - self._special_tokens())
+        A file whose size and modification time are what they were is not read. A source that does
+        not exist any more fails, and keeps what is stored of it.
 
-    def _special_tokens(self) -> int:
-        return self.embedder.count_tokens([""])[0]
+        Raises UsageError where a path is in no source.
+        """
+        return self._updater(on_progress).update(self._sources(paths))
 
-    def _count_tokens(self, texts: Sequence[str]) -> list[int]:
-        special = self._special_tokens()
-        return [count - special for count in self.embedder.count_tokens(texts)]
+    def watch(
+        self,
+        paths: str | Path | Sequence[str | Path] | None = None,
+        *,
+        stop: threading.Event | None = None,
+        on_progress: OnProgress = lambda stage, done, total: None,
+    ) -> Iterator[UpdateReport]:
+        """Update now and whenever something has changed, until `stop` is set; the reports.
 
-    def _commit(self, batch: Sequence[_Pending], counts: dict[str, int]) -> None:
-        """Embed a batch, then store it in one transaction."""
-        if not batch:
-            return
-        embedded = self.embedder.embed([chunk.text for p in batch for chunk in p.chunks])
-        parts = []
-        row = 0
-        for p in batch:
-            vectors = embedded.vectors[row : row + len(p.chunks)]
-            row += len(p.chunks)
-            rows = [
-                ChunkRow(number, chunk.line, chunk.end_line, chunk.text)
-                for number, chunk in enumerate(p.chunks, p.first)
-            ]
-            parts.append(Part(p.path, p.title, p.sha256, rows, vectors, p.last))
-        self._database.write(parts)
-        counts["chunks"] += row
-        counts["tokens"] += sum(embedded.tokens)
+        Sources that are added later are not watched. Raises what `update` raises.
+        """
+        sources = [Path(source.path) for source in self._sources(paths)]
+        sources = [source for source in sources if source.exists()]
+        if not sources:
+            raise UsageError(
+                "there is nothing to watch. Index a folder with: harrier-edge add PATH"
+            )
+        for _ in moments(sources, self._database.path, stop):
+            yield self._updater(on_progress).update(self._sources(paths))
+
+    def _sources(self, paths: str | Path | Sequence[str | Path] | None) -> list[Source]:
+        sources = sources_of(self._database)
+        if paths is None:
+            return sources
+        chosen: dict[str, Source] = {}
+        for path in map(absolute, _paths(paths)):
+            found = {
+                source.path: source
+                for source in sources
+                if is_below(path, [Path(source.path)]) or is_below(Path(source.path), [path])
+            }
+            if not found:
+                raise UsageError(f"{path}: is not indexed. Index it with: harrier-edge add PATH")
+            chosen |= found
+        return list(chosen.values())
+
+    def _updater(self, on_progress: OnProgress) -> Updater:
+        return Updater(self._database, lambda: self.embedder, on_progress)
 
     def search(
         self,
@@ -328,19 +324,8 @@ class Index:
             incomplete=counts.incomplete,
             chunks=counts.chunks,
             model=self._database.model,
+            sources=tuple(sources_of(self._database)),
         )
-
-
-@dataclass(frozen=True)
-class _Pending:
-    """Chunks of a document, from number `first` on, that wait for their vectors."""
-
-    path: str
-    title: str
-    sha256: str
-    first: int
-    chunks: Sequence[Chunk]
-    last: bool
 
 
 def _identity(manifest: PackageManifest, package: Path) -> StoredModel:
@@ -369,8 +354,3 @@ def _check_model(database: Database, wanted: StoredModel) -> None:
 
 def _paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:
     return [Path(p) for p in ([paths] if isinstance(paths, str | Path) else paths)]
-
-
-def _printable(path: Path) -> str:
-    """A path that any terminal and JSON can hold."""
-    return os.fsencode(path).decode("utf-8", "replace")

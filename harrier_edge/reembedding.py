@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from harrier_edge.documents.chunk import embedded_text
 from harrier_edge.embedder import Embedder
 from harrier_edge.store.connection import StoredModel
 from harrier_edge.store.database import Database
@@ -35,8 +36,3 @@ def reembed(
             on_progress("reembed", *exchange.progress())
         elif exchange.finish():
             return embedded
-
-
-def embedded_text(heading: str, text: str) -> str:
-    """What is embedded of a chunk: the headings above it, then its text."""
-    return f"{heading}\n\n{text}" if heading else text

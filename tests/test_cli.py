@@ -25,7 +25,7 @@ def database(
     (notes / "trees.md").write_text("# Trees\n\nOaks grow slowly.\n", "utf-8")
     options = ("--db", str(tmp_path / "index.sqlite"))
     assert main(["add", *options, "-m", str(tiny_package), str(notes)]) == 0
-    assert "2 added, 0 changed, 0 unchanged; 2 chunks" in capsys.readouterr().out
+    assert "2 added, 0 changed, 0 removed, 0 unchanged; 2 chunks" in capsys.readouterr().out
     return options
 
 
@@ -119,10 +119,36 @@ def test_a_partly_done_run_is_a_failure(
     (tmp_path / "notes" / "new.md").write_text("new", "utf-8")
     assert main(["add", *database, "--json", str(tmp_path / "notes")]) == 1
     captured = capsys.readouterr()
-    assert "skipped" in captured.err
+    assert "failed" in captured.err
     assert "broken.md" in captured.err
     report = json.loads(captured.out)
-    assert (report["added"], report["unchanged"], len(report["skipped"])) == (1, 2, 1)
+    assert (report["added"], report["unchanged"], len(report["failed"])) == (1, 2, 1)
+
+
+def test_update_follows_what_was_added(
+    database: tuple[str, str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """New, changed and gone files; what is passed over is counted here and in the status."""
+    notes = tmp_path / "notes"
+    (notes / "birds.md").unlink()
+    (notes / "new.md").write_text("new", "utf-8")
+    (notes / "picture.png").write_bytes(b"\x89PNG")
+    assert main(["update", *database, "--json"]) == 0
+    report = output(capsys)
+    assert [report[k] for k in ("added", "changed", "removed", "unchanged")] == [1, 0, 1, 1]
+    assert report["skipped"] == {"binary": 1}
+    assert main(["update", *database, str(notes)]) == 0
+    assert "0 added, 0 changed, 0 removed, 2 unchanged" in capsys.readouterr().out
+    assert main(["status", *database]) == 0
+    assert f"{notes}; skipped: 1 binary" in capsys.readouterr().out
+    assert main(["update", *database, str(tmp_path / "nowhere")]) == 2
+    assert "is not indexed" in capsys.readouterr().err
+    (notes / "new.md").unlink()
+    (notes / "trees.md").unlink()
+    (notes / "picture.png").unlink()
+    notes.rmdir()
+    assert main(["update", *database]) == 1
+    assert "is gone; bring it back" in capsys.readouterr().err
 
 
 def test_embed_gives_a_line_a_text(

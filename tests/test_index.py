@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from harrier_edge import Embedder, Index
-from harrier_edge import index as module
+from harrier_edge import updating as module
 from harrier_edge.errors import DocumentError, ModelMismatchError, StoreError, UsageError
 from harrier_export import ExportOptions, export
 
@@ -94,10 +94,12 @@ def test_what_cannot_be_read_is_told_and_costs_nothing(index: Index, notes: Path
     index.add(notes)
     (notes / "topic-0" / "0.md").write_bytes(b"\x89PNG\0\0")
     report = index.add(notes)
-    assert [s.path for s in report.skipped] == [str(notes / "topic-0" / "0.md")]
-    assert "not UTF-8" in report.skipped[0].reason
+    assert [f.path for f in report.failed] == [str(notes / "topic-0" / "0.md")]
+    assert "not text" in report.failed[0].reason
     assert report.unchanged == 29
     assert index.search("note 0", mode="text")[0].title == "Note 0"
+    (source,) = index.status().sources
+    assert source.failed == {f.path: f.reason for f in report.failed}
 
 
 def test_a_missing_path_is_refused_before_anything_is_done(index: Index, notes: Path) -> None:
@@ -119,7 +121,8 @@ def test_an_interrupted_run_goes_on_and_stores_nothing_twice(
     monkeypatch.setattr(module, "BATCH_CHUNKS", 4)
     monkeypatch.setattr(module, "CHUNK_TOKENS", 150)
     whole = Index.open(tmp_path / "whole.sqlite", model=tiny_embedder)
-    everything = whole.add(notes).chunks
+    whole.add(notes)
+    everything = whole.status().chunks
     index = Index.open(tmp_path / "index.sqlite", model=tiny_embedder)
     done = 0
     embed = Embedder.embed
@@ -137,7 +140,8 @@ def test_an_interrupted_run_goes_on_and_stores_nothing_twice(
             index.add(notes)
     kept = index.status().chunks
     assert kept >= batches * 4
-    assert index.add(notes).chunks == everything - kept
+    report = index.add(notes)
+    assert report.chunks + report.reused == everything - kept
     assert contents(tmp_path / "index.sqlite") == contents(tmp_path / "whole.sqlite")
 
 
@@ -168,7 +172,7 @@ def test_a_long_document_goes_on_where_it_was_cut_off(
     assert total == 4
     report = index.add(book)
     assert index.status().incomplete == 0
-    assert report.chunks == index.status().chunks - 4
+    assert report.chunks + report.reused == index.status().chunks - 4
     numbers = [row[4] for row in contents(tmp_path / "index.sqlite")]
     assert numbers == list(range(len(numbers)))
 
@@ -362,8 +366,9 @@ def test_threads_may_share_an_index(index: Index, notes: Path) -> None:
     assert index.search("note 3", 1, mode="text")[0].path == alone[0].path
 
 
-def test_progress_is_told_in_files(index: Index, notes: Path) -> None:
+def test_progress_is_told_in_bytes(index: Index, notes: Path) -> None:
     """It begins at none and ends at all."""
     seen: list[tuple[str, int, int]] = []
     index.add(notes, on_progress=lambda *args: seen.append(args))
-    assert (seen[0], seen[-1]) == (("index", 0, 30), ("index", 30, 30))
+    size = sum(path.stat().st_size for path in notes.rglob("*.md"))
+    assert (seen[0], seen[-1]) == (("index", 0, size), ("index", size, size))

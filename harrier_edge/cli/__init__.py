@@ -26,6 +26,8 @@ from harrier_edge.cli import (
     remove,
     search,
     status,
+    update,
+    watch,
 )
 from harrier_edge.errors import HarrierError, UsageError
 
@@ -36,6 +38,8 @@ COMMANDS = (
     export,
     embed,
     add,
+    update,
+    watch,
     search,
     remove,
     status,

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from harrier_edge.cli.common import Progress, index_option, model_options, to_json
+from harrier_edge.cli.common import Progress, index_option, model_options, print_report
 
 HELP = "index files and folders; what has not changed is skipped"
 
@@ -14,6 +13,12 @@ HELP = "index files and folders; what has not changed is skipped"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    parser.add_argument("--collection", metavar="NAME", help="a name for them to search by")
+    parser.add_argument(
+        "--chunk",
+        choices=["passages", "document"],
+        help="embed passages of 512 tokens at most (the default), or documents whole",
+    )
     index_option(parser)
     model_options(parser)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
@@ -27,16 +32,9 @@ def run(args: argparse.Namespace) -> int:
     progress = Progress(args.quiet)
     with Index.open(args.db or index_file(), model=args.model, precision=args.precision) as index:
         try:
-            report = index.add(args.paths, on_progress=progress)
+            report = index.add(
+                args.paths, collection=args.collection, chunk=args.chunk, on_progress=progress
+            )
         finally:
             progress.close()
-    if args.json:
-        print(to_json(report))
-    else:
-        print(
-            f"{report.added} added, {report.changed} changed, {report.unchanged} unchanged; "
-            f"{report.chunks} chunks, {report.tokens} tokens embedded"
-        )
-    for skipped in report.skipped:
-        print(f"skipped {skipped.path}: {skipped.reason}", file=sys.stderr)
-    return 1 if report.skipped else 0
+    return print_report(report, as_json=args.json)

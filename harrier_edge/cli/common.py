@@ -5,10 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from harrier_edge.updating import UpdateReport
 
 
 def model_options(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +58,28 @@ def _plain(value: object) -> object:
     raise TypeError(f"{value!r} has no JSON form")
 
 
+def print_report(report: UpdateReport, *, as_json: bool) -> int:
+    """Print what an update did, and the files that failed to stderr; the exit code."""
+    if as_json:
+        print(to_json(report))
+    else:
+        print(
+            f"{report.added} added, {report.changed} changed, {report.removed} removed, "
+            f"{report.unchanged} unchanged; {report.chunks} chunks, {report.tokens} tokens "
+            f"embedded, {report.reused} chunks kept"
+        )
+        if report.skipped:
+            print(f"skipped: {counted(report.skipped)}")
+    for failure in report.failed:
+        print(f"failed {failure.path}: {failure.reason}", file=sys.stderr)
+    return 1 if report.failed else 0
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Reasons with their numbers, in one line."""
+    return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+
+
 class Progress:
     """Bars on stderr, one after the other, where stderr is a terminal; silent elsewhere."""
 
@@ -70,7 +96,11 @@ class Progress:
             self.close()
             self._stage = stage
             self._bar = tqdm(
-                total=total, desc=stage, unit="", unit_scale=True, disable=self._disable
+                total=total,
+                desc=stage,
+                unit="B" if stage == "index" else "",  # files are counted by their bytes
+                unit_scale=True,
+                disable=self._disable,
             )
         self._bar.total = total
         self._bar.update(done - self._bar.n)

@@ -1,12 +1,12 @@
-"""`harrier-edge status`: what the index holds and which model made it."""
+"""`harrier-edge status`: what the index holds, what it follows and which model made it."""
 
 from __future__ import annotations
 
 import argparse
 
-from harrier_edge.cli.common import index_option, to_json
+from harrier_edge.cli.common import counted, index_option, to_json
 
-HELP = "show what the index holds and which model made it"
+HELP = "show what the index holds, what it follows and which model made it"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,4 +31,13 @@ def run(args: argparse.Namespace) -> int:
     print(f"  chunks     {status.chunks}")
     print(f"  model      {model.name} in {model.precision}, {model.dimension} dimensions")
     print(f"  package    {model.package}")
+    for source in status.sources:
+        details = [source.path]
+        if source.collection:
+            details.append(f"collection {source.collection}")
+        if source.skipped:
+            details.append(f"skipped: {counted(source.skipped)}")
+        print("  source     " + "; ".join(details))
+        for path, reason in source.failed.items():
+            print(f"    failed   {path}: {reason}")
     return 0

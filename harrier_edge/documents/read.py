@@ -1,71 +1,65 @@
-"""Paths to files, and files to text."""
+"""A file to a document, by the reader of its format."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import stat
+from collections.abc import Callable
 from pathlib import Path
 
+from harrier_edge.documents import child, code, html, mail, markdown, notebook, records, rst, text
+from harrier_edge.documents.document import Document
 from harrier_edge.errors import DocumentError
 
-# What a folder is searched for. A file that is named itself may have any name.
-SUFFIXES = (".md", ".markdown", ".txt", ".text", ".rst")
-_BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+# (bytes, the file's name without its suffix, media type) -> document
+Reader = Callable[[bytes, str, str], Document]
+
+_CODE = (
+    "astro bash c cc clj cljs cmake cpp cs css cu cxx dart el elm erl ex exs f90 fish fs gd go "
+    "gradle graphql groovy h hcl hpp hrl hs java jl js json jsx kt kts less lisp lua m mjs ml mli "
+    "mm nim nix php pl pm proto ps1 py pyi pyx r rb rs sass scala scm scss sh sol sql svelte swift "
+    "tcl tf toml ts tsx v vb vhd vim vue xml yaml yml zig zsh"
+)
+# Suffix -> media type and reader. What a folder has under other names is read as plain text, if
+# it is text.
+FORMATS: dict[str, tuple[str, Reader]] = {
+    **{f".{name}": (f"text/x-{name}", code.read) for name in _CODE.split()},
+    **dict.fromkeys((".md", ".markdown", ".mdx", ".qmd"), ("text/markdown", markdown.read)),
+    **dict.fromkeys((".txt", ".text", ".log"), ("text/plain", text.read)),
+    **dict.fromkeys((".html", ".htm", ".xhtml"), ("text/html", html.read)),
+    ".rst": ("text/x-rst", rst.read),
+    ".csv": ("text/csv", records.read_table),
+    ".tsv": ("text/tab-separated-values", records.read_table),
+    **dict.fromkeys((".jsonl", ".ndjson"), ("application/jsonl", records.read_json_lines)),
+    ".ipynb": ("application/x-ipynb+json", notebook.read),
+    ".eml": ("message/rfc822", mail.read),
+    ".mbox": ("application/mbox", mail.read_mailbox),
+    **{suffix: (media_type, child.read) for suffix, media_type in child.FORMATS.items()},
+}
+_PLAIN: tuple[str, Reader] = ("text/plain", text.read)
 
 
-def absolute(path: Path) -> Path:
-    """`path` from the root, with no `..` in it; links stay as they are named."""
-    return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100  Path has no such function
+def read_document(path: Path, data: bytes) -> Document:
+    """What the file `path`, whose bytes are `data`, says.
 
-
-def find_files(paths: Sequence[Path]) -> list[Path]:
-    """The files among `paths` and the text files in the folders among them, each once, sorted.
-
-    Hidden files and folders are passed over, and so are links to folders, which may lead in a
-    circle. Raises DocumentError where a path does not exist.
+    Raises DocumentError where its bytes are not what its name says, are damaged, or would take
+    too much time or memory; the message does not name the file.
     """
-    found: set[Path] = set()
-    for path in map(absolute, paths):
-        if path.is_dir():
-            found.update(_walk(path))
-        elif path.exists():
-            found.add(path)
-        else:
-            raise DocumentError(f"{path}: no such file or folder. Check the path.")
-    return sorted(found)
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in files:
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield Path(parent, name)
+    media_type, reader = FORMATS.get(path.suffix.lower(), _PLAIN)
+    return reader(data, path.stem, media_type)
 
 
 def read_bytes(path: Path) -> bytes:
-    """A file's bytes. Raises DocumentError where it cannot be read."""
+    """A regular file's bytes, without waiting. Raises DocumentError where it cannot be read."""
     try:
         str(path).encode()
-        return path.read_bytes()
+        # Not blocking: a FIFO that has just taken the place of a file must not stop everything.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(path, flags), "rb") as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise DocumentError("is not a regular file")
+            return file.read()
     except UnicodeEncodeError as error:
         raise DocumentError("its name is not UTF-8, rename it") from error
     except OSError as error:
         raise DocumentError(f"cannot be read: {error.strerror}") from error
-
-
-def decode(data: bytes) -> str:
-    r"""Text of a file in UTF-8, or in UTF-16 with a byte order mark; lines end in "\n".
-
-    Raises DocumentError where it is neither.
-    """
-    encoding = next((name for bom, name in _BOMS.items() if data.startswith(bom)), "utf-8")
-    try:
-        text = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise DocumentError(
-            f"is not UTF-8 text (byte {error.start}), convert it or leave it out"
-        ) from error
-    if "\0" in text:
-        raise DocumentError("holds NUL bytes, so it is not text")
-    return text.replace("\r\n", "\n").replace("\r", "\n")

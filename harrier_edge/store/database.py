@@ -21,18 +21,30 @@ from harrier_edge.vectors import Vectors, cosines, from_blobs, to_blobs
 
 IDS = "(SELECT value FROM json_each(?))"
 ROWS = 4096  # vectors that are read at once by what reads them all
+# What is at a path or, if that is a folder, in it.
+BELOW = "path = ? OR substr(path, 1, length(?)) = ?"
+_DOCUMENT = """
+    SELECT path, id, sha256, complete,
+        (SELECT count(*) FROM chunks WHERE document = documents.id), stamp, chunker
+    FROM documents
+"""
 
 Scores = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class StoredDocument:
-    """What is stored of a document: `chunks` is how many, `complete` whether that is all."""
+    """What is stored of a document: `chunks` is how many, `complete` whether that is all.
+
+    `stamp` tells size and time of the file that was read, `chunker` what cut it.
+    """
 
     id: int
     sha256: str
     complete: bool
     chunks: int
+    stamp: str
+    chunker: str
 
 
 @dataclass(frozen=True)
@@ -71,6 +83,8 @@ class Part:
     modified: float = 0.0
     size: int = 0
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    stamp: str = ""
+    chunker: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,15 +170,20 @@ class Database(Connection):
     def document(self, path: str) -> StoredDocument | None:
         """What is stored of the document at `path`."""
         with self.reading():
-            row = self.execute(
-                """
-                SELECT id, sha256, complete,
-                    (SELECT count(*) FROM chunks WHERE document = documents.id)
-                FROM documents WHERE path = ?
-                """,
-                (path,),
-            ).fetchone()
-        return StoredDocument(row[0], row[1], bool(row[2]), row[3]) if row else None
+            row = self.execute(f"{_DOCUMENT} WHERE path = ?", (path,)).fetchone()
+        return _stored_document(row) if row else None
+
+    def documents_below(self, path: str, separator: str) -> dict[str, StoredDocument]:
+        """What is stored of the document at `path` or of those in the folder `path`, by path."""
+        with self.reading():
+            rows = self.execute(f"{_DOCUMENT} WHERE {BELOW}", below(path, separator)).fetchall()
+        return {row[0]: _stored_document(row) for row in rows}
+
+    def restamp(self, stamps: Mapping[str, str]) -> None:
+        """Set the stamps of documents whose bytes have not changed, by path."""
+        with self.writing():
+            for path, stamp in stamps.items():
+                self.execute("UPDATE documents SET stamp = ? WHERE path = ?", (stamp, path))
 
     def write(self, parts: Sequence[Part]) -> None:
         """Store parts of documents, all or none.
@@ -210,8 +229,9 @@ class Database(Connection):
         (row,) = self.execute(
             """
             INSERT INTO documents
-                (path, title, sha256, complete, metadata, collection, media_type, modified, size)
-            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+                (path, title, sha256, complete, metadata, collection, media_type, modified, size,
+                stamp, chunker)
+            VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
             ON CONFLICT (path) DO UPDATE SET complete = excluded.complete
             RETURNING id
             """,
@@ -225,6 +245,8 @@ class Database(Connection):
                 part.media_type,
                 part.modified,
                 part.size,
+                part.stamp,
+                part.chunker,
             ),
         ).fetchall()
         document: int = row[0]
@@ -248,11 +270,20 @@ class Database(Connection):
         return row
 
     def remove(self, path: str, separator: str) -> int:
-        """Forget the document at `path` or those in the folder `path`; how many there were."""
-        folder = path.rstrip(separator) + separator
+        """Forget the document at `path` or those in the folder `path`; how many there were.
+
+        They are sources no longer either.
+        """
+        values = below(path, separator)
+        with self.writing():
+            self.execute(f"DELETE FROM sources WHERE {BELOW}", values)
+            return self._delete(BELOW, values)
+
+    def forget(self, paths: Sequence[str]) -> int:
+        """Forget the documents at `paths`; how many there were."""
         with self.writing():
             return self._delete(
-                "path = ? OR substr(path, 1, length(?)) = ?", (path, folder, folder)
+                "path IN (SELECT value FROM json_each(?))", (json.dumps(list(paths)),)
             )
 
     def _delete(self, condition: str, values: Sequence[str]) -> int:
@@ -413,6 +444,16 @@ class Database(Connection):
 def _ids(chunks: Sequence[int] | Ids) -> str:
     """Ids as SQLite takes many at once, through json_each."""
     return json.dumps(np.asarray(chunks).tolist())
+
+
+def below(path: str, separator: str) -> tuple[str, str, str]:
+    """The values of BELOW."""
+    folder = path.rstrip(separator) + separator
+    return path, folder, folder
+
+
+def _stored_document(row: Sequence[Any]) -> StoredDocument:
+    return StoredDocument(row[1], row[2], bool(row[3]), *row[4:])
 
 
 def _best(chunks: Ids, documents: Ids, scores: Scores, limit: int) -> list[Found]:

@@ -88,4 +88,18 @@ MIGRATIONS = (
     ) STRICT;
     CREATE INDEX sign_bits_by_change ON sign_bits (change);
     """,
+    """
+    -- What an update reads again, and how it was cut.
+    ALTER TABLE documents ADD COLUMN stamp TEXT NOT NULL DEFAULT '';    -- of the file, see walk.py
+    ALTER TABLE documents ADD COLUMN chunker TEXT NOT NULL DEFAULT '';  -- what cut it, by name
+
+    -- The files and folders that are indexed, and what the last update left out of them.
+    CREATE TABLE sources (
+        path TEXT PRIMARY KEY,       -- absolute
+        collection TEXT NOT NULL,
+        chunk TEXT NOT NULL,         -- passages or document
+        skipped TEXT NOT NULL,       -- a JSON object: reason -> how many
+        failed TEXT NOT NULL         -- a JSON object: path -> reason
+    ) STRICT, WITHOUT ROWID;
+    """,
 )
