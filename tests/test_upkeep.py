@@ -220,6 +220,32 @@ def test_many_write_and_many_read(tmp_path: Path, documents: int) -> None:
     assert check(readers[0]) == []
 
 
+def test_a_check_sees_what_another_connection_removed(tmp_path: Path) -> None:
+    """FTS5 would check words by a structure that it remembers, and call a sound index damaged."""
+    path = tmp_path / "index.sqlite"
+    one = Database(path, create=MODEL)
+    other = Database(path)
+    for count in (2, 1, 2, 2, 3, 3, 4, 6, 6, 6, 6, 6, 4):
+        one.write([part("/0/0", [0] * count)])
+    assert other.remove("/0", "/") == 1
+    assert check(one) == []
+
+
+def test_a_scan_knows_what_was_written_after_compacting(tmp_path: Path) -> None:
+    """Also where all was removed in between, by as many changes as it has seen."""
+    path = tmp_path / "index.sqlite"
+    one = Database(path, create=MODEL)
+    other = Database(path)
+    one.write([part("/0/0", [1, 2])])
+    assert len(other.nearest(vector(1), 9)) == 2
+    one.remove("/0", "/")
+    assert other.nearest(vector(1), 9) == []
+    compact(one)
+    for count in (1, 2, 3):
+        one.write([part("/0/0", [5] * count)])
+        assert [round(hit.score, 3) for hit in other.nearest(vector(5), 9)] == [1.0] * count
+
+
 class Model(RuleBasedStateMachine):
     """The store beside a dictionary of what was written: equal answers, whatever is done."""
 

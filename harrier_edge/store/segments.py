@@ -72,8 +72,17 @@ class SignBits:
         return found
 
     def drop_empty(self) -> None:
-        """Give back segments without a chunk, within the caller's transaction."""
-        rows = self._connection.execute("SELECT segment, documents FROM sign_bits").fetchall()
+        """Give back segments without a chunk, within the caller's transaction.
+
+        The one that changed last stays: changes are counted on from it, and a count that came
+        again would tell other processes that nothing has changed.
+        """
+        rows = self._connection.execute(
+            """
+            SELECT segment, documents FROM sign_bits
+            WHERE change < (SELECT max(change) FROM sign_bits)
+            """
+        ).fetchall()
         for segment, documents in rows:
             if not documents.strip(b"\0"):
                 self._connection.execute("DELETE FROM sign_bits WHERE segment = ?", (segment,))
