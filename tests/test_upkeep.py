@@ -178,7 +178,7 @@ def writer(path: Path, start: int, end: int, seed: int) -> subprocess.Popen[byte
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.large)])
+@pytest.mark.parametrize("kills", [4, pytest.param(200, marks=pytest.mark.long)])
 def test_a_killed_writer_loses_nothing_that_it_told(tmp_path: Path, kills: int) -> None:
     """At whatever moment: each acknowledged document is there, and the tables agree."""
     path = tmp_path / "index.sqlite"
@@ -201,7 +201,7 @@ def test_a_killed_writer_loses_nothing_that_it_told(tmp_path: Path, kills: int) 
         database.close()
 
 
-@pytest.mark.parametrize("documents", [15, pytest.param(400, marks=pytest.mark.large)])
+@pytest.mark.parametrize("documents", [15, pytest.param(400, marks=pytest.mark.long)])
 def test_many_write_and_many_read(tmp_path: Path, documents: int) -> None:
     """Four writers and readers beside them: no error, no lost row, whole documents only."""
     path = tmp_path / "index.sqlite"
@@ -334,7 +334,7 @@ def machine(examples: int) -> Any:
     return case
 
 
-@pytest.mark.parametrize("examples", [6, pytest.param(400, marks=pytest.mark.large)])
+@pytest.mark.parametrize("examples", [6, pytest.param(400, marks=pytest.mark.long)])
 def test_whatever_is_done_the_answers_are_those_of_a_simple_model(examples: int) -> None:
     """Histories of writes, removals, compactions and searches; 20,000 steps in the long run."""
     machine(examples)("runTest").debug()
