@@ -29,8 +29,9 @@ from search_peers import PEERS
 from standins.folder import cache
 
 from harrier_edge.store.connection import StoredModel
-from harrier_edge.store.database import ChunkRow, Database, Part
+from harrier_edge.store.database import Database
 from harrier_edge.store.filters import parse_filters
+from harrier_edge.store.rows import ChunkRow, Part
 
 SIZES = (10_000, 100_000, 1_000_000, 3_000_000)
 PEER_SIZE = 1_000_000

@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 from harrier_edge.errors import UsageError
 from harrier_edge.fusion import reciprocal_rank_fusion
-from harrier_edge.store.database import Database, Found, Passage
+from harrier_edge.store.database import Database
 from harrier_edge.store.filters import parse_filters
+from harrier_edge.store.rows import Found, Passage
 from harrier_edge.store.words import fold, parse
 from harrier_edge.vectors import Vectors
 

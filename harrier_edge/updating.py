@@ -21,7 +21,8 @@ from harrier_edge.documents.read import read_bytes, read_document
 from harrier_edge.documents.walk import Failure, File, find_files, is_below, printable
 from harrier_edge.embedder import Embedder
 from harrier_edge.errors import DocumentError
-from harrier_edge.store.database import ChunkRow, Database, Part, StoredDocument
+from harrier_edge.store.database import Database
+from harrier_edge.store.rows import ChunkRow, Part, StoredDocument
 from harrier_edge.store.sources import Source, put_source, sources_of
 from harrier_edge.vectors import Vectors
 

@@ -9,8 +9,9 @@ import pytest
 
 from harrier_edge.errors import UsageError
 from harrier_edge.store.connection import StoredModel
-from harrier_edge.store.database import ChunkRow, Database, Part
+from harrier_edge.store.database import Database
 from harrier_edge.store.filters import parse_filters
+from harrier_edge.store.rows import ChunkRow, Part
 from harrier_edge.store.words import parse
 
 UTC = timezone.utc

@@ -10,8 +10,9 @@ import pytest
 
 from harrier_edge.store import scan as module
 from harrier_edge.store.connection import StoredModel
-from harrier_edge.store.database import ChunkRow, Database, Found, Part
+from harrier_edge.store.database import Database
 from harrier_edge.store.filters import parse_filters
+from harrier_edge.store.rows import ChunkRow, Found, Part
 from harrier_edge.vectors import STORES, Vectors, to_blobs
 
 DIMENSION = 128

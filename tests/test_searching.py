@@ -14,7 +14,8 @@ from harrier_edge.errors import UsageError
 from harrier_edge.index import Index
 from harrier_edge.searching import SNIPPET_CHARACTERS, Hit, SearchOptions, search
 from harrier_edge.store.connection import StoredModel
-from harrier_edge.store.database import ChunkRow, Database, Part
+from harrier_edge.store.database import Database
+from harrier_edge.store.rows import ChunkRow, Part
 from harrier_edge.vectors import Vectors
 
 FALCON, HERON, BOTH = [1.0, 0, 0, 0], [0, 1.0, 0, 0], [2**-0.5, 2**-0.5, 0, 0]

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from harrier_edge.errors import ForeignDatabaseError, StoreError
 from harrier_edge.store import connection as module
 from harrier_edge.store.connection import StoredModel
-from harrier_edge.store.database import ChunkRow, Counts, Database, Found, Part
+from harrier_edge.store.database import Database
+from harrier_edge.store.rows import ChunkRow, Counts, Found, Part
 from harrier_edge.store.schema import MIGRATIONS
 from harrier_edge.store.words import parse
 from harrier_edge.vectors import Vectors

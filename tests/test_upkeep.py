@@ -20,8 +20,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from harrier_edge.errors import StoreError
 from harrier_edge.store import connection as connecting
 from harrier_edge.store.connection import StoredModel
-from harrier_edge.store.database import ChunkRow, Database, Part
+from harrier_edge.store.database import Database
 from harrier_edge.store.filters import parse_filters
+from harrier_edge.store.rows import ChunkRow, Part
 from harrier_edge.store.upkeep import backup, check, compact
 from harrier_edge.store.words import parse
 from harrier_edge.vectors import Vectors

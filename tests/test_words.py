@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harrier_edge.store.connection import StoredModel
-from harrier_edge.store.database import ChunkRow, Database, Part
+from harrier_edge.store.database import Database
+from harrier_edge.store.rows import ChunkRow, Part
 from harrier_edge.store.words import fold, parse
 
 TEXTS = (
