@@ -37,7 +37,10 @@ def harrier_edge(precision: str) -> Contender:
 
         shape = shape_of(checkpoint)
         session = Session(
-            files / "model.onnx", dimension=shape.dimension, pad_token=shape.pad_token
+            files / "model.onnx",
+            dimension=shape.dimension,
+            pad_token=shape.pad_token,
+            query=files / "query.onnx",
         )
         return _own_batches(session)
 

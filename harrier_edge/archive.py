@@ -27,6 +27,14 @@ LARGEST_MANIFEST = 2**20  # bytes
 _MEMBER = 1 << 20  # bytes copied at once
 
 PROBE_S = 600  # the largest model on a slow disk
+# One text goes through another graph than several at once.
+_PROBE = """
+import sys
+from harrier_edge import Embedder
+embedder = Embedder(sys.argv[1])
+embedder.encode_document("harrier")
+embedder.encode_document(["harrier", "kestrel"])
+"""
 
 OnBytes = Callable[[int, int], None]
 
@@ -109,12 +117,12 @@ def install(source: Path, on_bytes: OnBytes = lambda done, total: None) -> Path:
 
 
 def probe(folder: Path) -> None:
-    """Load a package of unknown origin and embed one text in a process of its own, the first time.
+    """Load a package of unknown origin and embed texts in a process of its own, the first time.
 
     Whatever its graph does to ONNX Runtime, this process goes on. Raises PackageError where the
     other one fails, crashes or does not end.
     """
-    command = [sys.executable, "-m", "harrier_edge", "embed", "-q", "-m", str(folder), "harrier"]
+    command = [sys.executable, "-c", _PROBE, str(folder)]
     try:
         done = subprocess.run(
             command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_S, check=False

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harrier_edge.errors import TextTooLongError, UsageError
-from harrier_edge.package import MODEL, TOKENIZER, find_package, open_package
+from harrier_edge.package import MODEL, QUERY, TOKENIZER, find_package, open_package
 from harrier_edge.prompts import choose_prompt
 from harrier_edge.session import Session, Vectors
 from harrier_edge.tokens import TokenizedText, Tokenizer
@@ -74,6 +74,7 @@ class Embedder:
             package.folder / MODEL,
             dimension=manifest.dimension,
             pad_token=manifest.tokens.pad,
+            query=package.folder / QUERY if QUERY in manifest.files else None,
             threads=_threads(threads),
             providers=providers,
         )
@@ -213,14 +214,35 @@ class Embedder:
         tokenized = self._tokenizer.encode([_behind(prompt, text) for text in texts])
         self._report_overflow(tokenized, on_overflow)
         with _progress(len(tokenized), show_progress_bar) as advance:
-            vectors = self._session.run_many(
-                [text.ids for text in tokenized], batch_size=batch_size, on_texts=advance
-            )
+            vectors = self._run([text.ids for text in tokenized], prompt, batch_size, advance)
         return Embeddings(
             vectors,
             tuple(len(t.ids) for t in tokenized),
             tuple(t.cut_tokens for t in tokenized),
         )
+
+    def _run(
+        self,
+        texts: Sequence[list[int]],
+        prompt: str,
+        batch_size: int | None,
+        advance: Callable[[int], object],
+    ) -> Vectors:
+        """Embed texts behind `prompt`, whose own tokens are run only once, where that can be."""
+        beginning = self._tokenizer.beginning(prompt) if prompt else []
+        vectors = np.empty((len(texts), self.dimension), np.float32)
+        rest = []
+        for row, text in enumerate(texts):
+            vector = self._session.run_after(beginning, text)
+            if vector is None:
+                rest.append(row)
+            else:
+                vectors[row] = vector
+                advance(1)
+        vectors[rest] = self._session.run_many(
+            [texts[row] for row in rest], batch_size=batch_size, on_texts=advance
+        )
+        return vectors
 
     def _report_overflow(self, texts: Sequence[TokenizedText], on_overflow: OnOverflow) -> None:
         over = [(row, text.cut_tokens) for row, text in enumerate(texts) if text.cut_tokens]

@@ -14,6 +14,7 @@ _EXTENSIONS = (
     *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8"),
     *("asimddp", "i8mm", "sve"),
 )
+_MANY_CORES = 2**20  # stands for no limit
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def this_machine() -> Machine:
     flags = (fields.get("flags") or fields.get("Features") or "").split()
     return Machine(
         processor=_processor(fields.get("model name", "")),
-        cores=_cores(),
+        cores=available_cores(),
         extensions=tuple(name for name in _EXTENSIONS if name in flags) if flags else None,
         system=f"{platform.system()} {platform.machine()}",
     )
@@ -73,10 +74,38 @@ def _processor(model_name: str) -> str:
     return model_name or board or platform.processor() or platform.machine()
 
 
-def _cores() -> int:
+def available_cores() -> int:
+    """The number of cores that this process may use: by its affinity and its container's limit."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    else:
+        cores = os.cpu_count() or 1
+    return max(1, min(cores, int(_cgroup_cores())))
+
+
+def _cgroup_cores() -> float:
+    """The processor time that a container may take, in cores; infinite without a limit.
+
+    https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu and, for the older version 1,
+    https://docs.kernel.org/scheduler/sched-bwc.html.
+    """
+    limits = [float(_MANY_CORES)]
+    for line in _lines("/proc/self/cgroup"):
+        number, controllers, path = line.split(":", 2)
+        if number == "0":
+            root, files = Path("/sys/fs/cgroup"), ["cpu.max"]
+        elif "cpu" in controllers.split(","):
+            root, files = Path("/sys/fs/cgroup/cpu"), ["cpu.cfs_quota_us", "cpu.cfs_period_us"]
+        else:
+            continue
+        own = root / path.lstrip("/")
+        for folder in (own, *own.parents):  # a limit holds for all below it
+            words = " ".join(" ".join(_lines(str(folder / name))) for name in files).split()
+            if len(words) == 2 and words[0].isdecimal() and int(words[1]):
+                limits.append(int(words[0]) / int(words[1]))
+            if folder == root:
+                break
+    return min(limits)
 
 
 def _lines(path: str) -> list[str]:

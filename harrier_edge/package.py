@@ -24,6 +24,7 @@ from harrier_edge.spec import (
 
 MODEL = "model.onnx"
 MODEL_DATA = "model.onnx_data"
+QUERY = "query.onnx"  # the same graph, with a past; see harrier_export.past
 TOKENIZER = "tokenizer.json"
 COMPILED_TOKENIZER = "tokenizer.kitoken"
 REQUIRED = (MODEL, TOKENIZER)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -13,11 +13,13 @@ import numpy.typing as npt
 import onnxruntime
 
 from harrier_edge.errors import PackageError, UsageError
+from harrier_edge.machine import available_cores
 
 Vectors = npt.NDArray[np.float32]
 
 INPUTS = {"input_ids": "tensor(int64)", "attention_mask": "tensor(int64)"}
 OUTPUT = "sentence_embedding"
+QUERY_INPUTS = {"input_ids": "tensor(int64)", "past": "tensor(float)"}
 
 # Tokens of a batch, padding included. On a CPU more at once are slower: what one operator leaves
 # for the next no longer fits a core's own cache.
@@ -27,6 +29,10 @@ BATCH_TOKENS = 256
 TILED_TOKENS = 512
 # Texts longer than this are embedded one at a time, on all threads, for the memory they take.
 LONG_TEXT_TOKENS = 4096
+# Up to this many tokens, products have the same bits whether a text comes at once or behind the
+# past of its beginning, given that two tokens or more are left.
+CACHED_TEXT_TOKENS = 64
+CACHED_BEGINNINGS = 16  # kept in memory; 0.7 MB each for the 270M's own instruction
 
 
 class Session:
@@ -38,12 +44,15 @@ class Session:
         *,
         dimension: int,
         pad_token: int,
+        query: Path | None = None,
         threads: int | None = None,
         providers: Sequence[str] | None = None,
     ) -> None:
-        """Load `model` on `threads` threads (default: the cores this process may use).
+        """Load a package's graph on `threads` threads (default: the cores this process may use).
 
-        `providers` are ONNX Runtime's, with or without "ExecutionProvider" (default: CPU).
+        `query` is the package's graph that takes a past, if it has one: on a CPU, single texts go
+        through it, and `model` is loaded when several come at once. `providers` are ONNX
+        Runtime's, with or without "ExecutionProvider" (default: CPU).
         Raises UsageError for a provider that is not installed or a thread count below 1, and
         PackageError for a graph that does not load, or has other inputs, output or dimension than
         a package's.
@@ -52,46 +61,98 @@ class Session:
         if self._threads < 1:
             raise UsageError(f"threads is {threads}; wanted 1 or more.")
         self._providers = _provider_names(providers or ["CPU"])
+        self._on_cpu = self._providers == ["CPUExecutionProvider"]
         self._model = model
-        self._session = self._load(self._threads)
+        self._query = query if self._on_cpu else None
+        self._whole: onnxruntime.InferenceSession | None = None
         self._one_thread: onnxruntime.InferenceSession | None = None
-        self._loading = threading.Lock()
+        self._pasts: OrderedDict[tuple[int, ...], Vectors] = OrderedDict()
+        self._loading = threading.RLock()
         self.dimension = dimension
         self._pad_token = pad_token
-        self._check()
+        self._all_threads()
 
-    def _load(self, threads: int) -> onnxruntime.InferenceSession:
+    def _load(self, model: Path, threads: int) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors; the rest is for those who make graphs
         try:
-            return onnxruntime.InferenceSession(
-                str(self._model), options, providers=self._providers
-            )
+            session = onnxruntime.InferenceSession(str(model), options, providers=self._providers)
         except Exception as error:  # ONNX Runtime has no common base class of its own
             raise PackageError(
-                f"{self._model}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}. "
+                f"{model}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}. "
                 "Export the model again, or install a newer onnxruntime."
             ) from error
-
-    def _check(self) -> None:
-        model = self._model
-        inputs = {i.name: i.type for i in self._session.get_inputs()}
-        outputs = {o.name: (o.type, o.shape[-1:]) for o in self._session.get_outputs()}
-        if inputs != INPUTS:
-            raise PackageError(f"{model}: its inputs are {inputs}, wanted {INPUTS}.")
+        wanted = QUERY_INPUTS if model == self._query else INPUTS
+        inputs = {i.name: i.type for i in session.get_inputs()}
+        outputs = {o.name: (o.type, o.shape[-1:]) for o in session.get_outputs()}
+        if inputs != wanted:
+            raise PackageError(f"{model}: its inputs are {inputs}, wanted {wanted}.")
         if outputs.get(OUTPUT) != ("tensor(float)", [self.dimension]):
             raise PackageError(
                 f"{model}: its outputs are {outputs}, wanted {OUTPUT} of float, dimension "
                 f"{self.dimension}."
             )
+        return session
 
     def run(self, batch: Sequence[Sequence[int]]) -> Vectors:
         """Embed texts given as token ids at once: (len(batch), dimension) float32 of unit length.
 
         Shorter texts are padded on the right, which their vectors do not see.
         """
-        return self._run(self._session, batch)
+        session = self._all_threads()
+        if not self._query:
+            return self._run(session, batch)
+        empty = self._no_past(session)
+        return np.concatenate(
+            [session.run([OUTPUT], {"input_ids": _row(text), "past": empty})[0] for text in batch]
+        )
+
+    def run_after(self, beginning: Sequence[int], text: Sequence[int]) -> Vectors | None:
+        """Embed one text, (1, dimension) float32, of which only what follows `beginning` is run.
+
+        The first text with this `beginning` is run whole, and the keys and values of `beginning`
+        are kept of it. The vector has the bits that `run` gives. None where that cannot be: for a
+        package without a graph for it, a text that begins otherwise, or one that is too long or
+        too short.
+        """
+        start = len(beginning)
+        if not (
+            self._query
+            and 0 < start <= len(text) - 2
+            and len(text) <= CACHED_TEXT_TOKENS
+            and list(text[:start]) == list(beginning)
+        ):
+            return None
+        session = self._all_threads()
+        vectors: Vectors
+        past = self._kept(tuple(beginning))
+        if past is None:
+            # Not run by itself: its last token would be a text's last, which is rounded otherwise.
+            feeds = {"input_ids": _row(text), "past": self._no_past(session)}
+            vectors, present = session.run([OUTPUT, "present"], feeds)
+            self._keep(tuple(beginning), present[..., :start, :].copy())
+        else:
+            feeds = {"input_ids": _row(text[start:]), "past": past}
+            (vectors,) = session.run([OUTPUT], feeds)
+        return vectors
+
+    def _kept(self, beginning: tuple[int, ...]) -> Vectors | None:
+        with self._loading:
+            if beginning in self._pasts:
+                self._pasts.move_to_end(beginning)
+            return self._pasts.get(beginning)
+
+    def _keep(self, beginning: tuple[int, ...], past: Vectors) -> None:
+        with self._loading:
+            self._pasts[beginning] = past
+            if len(self._pasts) > CACHED_BEGINNINGS:
+                self._pasts.popitem(last=False)
+
+    @staticmethod
+    def _no_past(session: onnxruntime.InferenceSession) -> Vectors:
+        pair, batch, heads, _, size = session.get_inputs()[1].shape
+        return np.empty((pair, batch, heads, 0, size), np.float32)
 
     def run_many(
         self,
@@ -109,14 +170,19 @@ class Session:
         """
         vectors = np.empty((len(texts), self.dimension), np.float32)
         batches = list(token_batches([len(text) for text in texts], batch_size))
-        long = [rows for rows in batches if len(texts[rows[0]]) > LONG_TEXT_TOKENS]
-        others = batches[len(long) :]  # the longest come first
-        side_by_side = self._threads > 1 and len(others) > 1 and self._on_cpu()
-        for rows in long if side_by_side else batches:
-            vectors[rows] = self._run(self._session, [texts[row] for row in rows])
+        # One text alone, and a long one for the memory that it takes, has all threads.
+        alone = [rows for rows in batches if len(texts[rows[0]]) > LONG_TEXT_TOKENS]
+        others = batches[len(alone) :]  # the longest come first
+        if len(texts) == 1 or not self._on_cpu or (len(others) < 2 and not self._query):
+            alone, others = batches, []
+        for rows in alone:
+            vectors[rows] = self.run([texts[row] for row in rows])
             on_texts(len(rows))
-        if not side_by_side:
+        if not others:
             return vectors
+        if len(others) == 1:
+            shares = [others[0][start :: self._threads] for start in range(self._threads)]
+            others = [rows for rows in shares if rows]
         session = self._single()
         with ThreadPoolExecutor(self._threads, "harrier-edge") as pool:
             jobs = {
@@ -132,14 +198,18 @@ class Session:
                 raise
         return vectors
 
-    def _on_cpu(self) -> bool:
-        return self._providers == ["CPUExecutionProvider"]
+    def _all_threads(self) -> onnxruntime.InferenceSession:
+        """The graph for all threads in one call."""
+        with self._loading:
+            if self._whole is None:
+                self._whole = self._load(self._query or self._model, self._threads)
+            return self._whole
 
     def _single(self) -> onnxruntime.InferenceSession:
         """The graph for one thread a call."""
         with self._loading:
             if self._one_thread is None:
-                self._one_thread = self._load(1)
+                self._one_thread = self._load(self._model, 1)
             return self._one_thread
 
     def _run(
@@ -173,11 +243,8 @@ def token_batches(lengths: Sequence[int], batch_size: int | None = None) -> Iter
         start += count
 
 
-def available_cores() -> int:
-    """The number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _row(text: Sequence[int]) -> npt.NDArray[np.int64]:
+    return np.array([text], np.int64)
 
 
 def _provider_names(names: Sequence[str]) -> list[str]:

@@ -99,6 +99,17 @@ class Tokenizer:
             ids.update(zip(rest, (one.ids for one in encoded), strict=True))
         return [self._fit(ids[row]) for row in range(len(clean))]
 
+    def beginning(self, prompt: str) -> list[int]:
+        """The token ids that texts behind `prompt` begin with, as far as a few of them tell.
+
+        The end of a prompt may grow into one token with what follows, so that these are fewer than
+        the prompt's own.
+        """
+        first, *others = (text.ids[:-1] for text in self.encode([prompt + x for x in _PROBES]))
+        for ids in others:
+            first = first[: _common(first, ids)]
+        return first
+
     def _is_compiled(self, text: str) -> bool:
         """Whether the compiled form takes `text`."""
         assert self._compiled
@@ -120,6 +131,12 @@ def _encodable(text: str) -> str:
         # Through UTF-16, so that two surrogates that do form a pair become their character.
         return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     return text
+
+
+def _common(a: Sequence[int], b: Sequence[int]) -> int:
+    """How many ids two texts share at their start."""
+    pairs = enumerate(zip(a, b, strict=False))
+    return next((n for n, (x, y) in pairs if x != y), min(len(a), len(b)))
 
 
 def _nfc(text: str) -> str:

@@ -161,3 +161,18 @@ def test_batches_hold_every_text_once_within_the_budget(
         padded = len(rows) * max(lengths[row] for row in rows)
         assert len(rows) == 1 or padded <= 256
         assert batch_size is None or len(rows) <= batch_size
+
+
+def test_a_query_is_the_same_with_the_instruction_kept(tiny_package: Path) -> None:
+    """Alone, in a list, and without the cache, a query has the same bits."""
+    embedder = Embedder(tiny_package)
+    queries = ["a fox", "where does the river end", "", "東京", "été", "\u0301x", " ", "the " * 300]
+    prompt = "Instruct: find\nQuery: "
+    together = embedder.encode_query(queries, prompt=prompt)
+    assert len(embedder._session._pasts) == 1
+    (kept,) = embedder._session._pasts
+    assert len(kept) > 5
+    alone = np.stack([embedder.encode_query(query, prompt=prompt) for query in queries])
+    uncached = embedder.encode_document([prompt + query for query in queries])
+    assert np.array_equal(together, alone)
+    assert np.array_equal(together, uncached)

@@ -26,7 +26,8 @@ def sizes(package: Path) -> dict[str, int]:
 
 def test_what_the_exporter_writes_passes(tiny_package: Path) -> None:
     """No false alarm."""
-    check_graph(tiny_package / "model.onnx", sizes(tiny_package))
+    for name in ("model.onnx", "query.onnx"):
+        check_graph(tiny_package / name, sizes(tiny_package))
 
 
 def external(model: onnx.ModelProto) -> onnx.TensorProto:
@@ -150,11 +151,12 @@ def test_a_package_that_crashes_its_process_is_refused(
     assert all_packages() == []
 
 
-def test_a_package_that_does_not_load_is_refused(own_package: Path) -> None:
+@pytest.mark.parametrize("name", ["model.onnx", "query.onnx"])
+def test_a_package_that_does_not_load_is_refused(own_package: Path, name: str) -> None:
     """A graph in bounds with an operator that does not exist: told by the process that tried."""
-    path = own_package / "model.onnx"
+    path = own_package / name
     path.write_bytes(path.read_bytes().replace(b"Identity", b"Idontity"))
-    rehash(own_package, "model.onnx")
+    rehash(own_package, name)
     with pytest.raises(PackageError, match=r"when it is loaded \(exit code 1: .*Idontity"):
         install(own_package)
     assert all_packages() == []

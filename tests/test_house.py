@@ -38,7 +38,7 @@ FLOORS = {
         {"checkpoint", "compiled_tokenizer"},
         {"precision", "sentence_transformers"},
         {"architectures"},
-        {"calibrate", "parity"},
+        {"calibrate", "parity", "past"},
         {"package"},
     ),
 }
@@ -61,7 +61,7 @@ OWNERS = {
     "pypdfium2": {"harrier_edge.documents.pdf"},
     "watchfiles": {"harrier_edge.documents.watch"},
     "yaml": {"harrier_edge.documents.markdown"},
-    "onnx": {"harrier_export.graph"},
+    "onnx": {"harrier_export.graph", "harrier_export.past"},
     "safetensors": {"harrier_export.checkpoint"},
     "torch": {"harrier_export.reference"},
     "transformers": {"harrier_export.reference"},

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harrier_edge.errors import PackageError, UsageError
-from harrier_edge.session import Session
+from harrier_edge.session import CACHED_BEGINNINGS, CACHED_TEXT_TOKENS, Session
 from harrier_export import ExportOptions, export
 from harrier_export.precision import PRECISIONS
 
@@ -41,14 +41,32 @@ def test_a_vector_does_not_depend_on_its_company(
     assert np.array_equal(session.run([batch[i] for i in order]), together[order])
 
 
-@pytest.fixture(scope="module", params=PRECISIONS)
+@pytest.fixture(
+    scope="module",
+    params=[*(("tiny_gemma", name) for name in PRECISIONS), ("tiny_qwen", "int8")],
+    ids="-".join,
+)
 def any_session(
-    request: pytest.FixtureRequest, tiny_gemma: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Session:
-    """The tiny model in each precision, on two threads."""
-    target = tmp_path_factory.mktemp("packages") / request.param
-    export(tiny_gemma, target, ExportOptions(precision=request.param, verify=False))
-    return Session(target / "model.onnx", dimension=64, pad_token=0, threads=2)
+    """The tiny Gemma in each precision, and another architecture, on two threads."""
+    checkpoint, precision = request.param
+    target = tmp_path_factory.mktemp("packages") / precision
+    options = ExportOptions(precision=precision, verify=False)
+    export(request.getfixturevalue(checkpoint), target, options)
+    return Session(
+        target / "model.onnx",
+        dimension=64,
+        pad_token=0,
+        query=target / "query.onnx",
+        threads=2,
+    )
+
+
+@pytest.fixture(scope="module")
+def plain_session(any_session: Session) -> Session:
+    """The same package without `query.onnx`."""
+    return Session(any_session._model, dimension=64, pad_token=0, threads=2)
 
 
 @settings(max_examples=12, deadline=None)
@@ -57,14 +75,14 @@ def any_session(
     st.integers(0, 2**32),
 )
 def test_many_texts_get_the_bits_that_each_gets_alone(
-    any_session: Session, lengths: list[int], seed: int
+    any_session: Session, plain_session: Session, lengths: list[int], seed: int
 ) -> None:
     """In every precision, side by side and in one batch, on both sides of the kernels' border."""
     random = np.random.default_rng(seed)
     texts = [[2, *random.integers(3, 300, n - 1).tolist()] for n in lengths[:12]]
     alone = np.concatenate([any_session.run([ids]) for ids in texts])
     assert np.array_equal(any_session.run_many(texts), alone)
-    assert np.array_equal(any_session.run(texts), alone)
+    assert np.array_equal(plain_session.run(texts), alone)
     assert np.array_equal(any_session.run_many(texts[::-1], batch_size=3), alone[::-1])
 
 
@@ -140,3 +158,52 @@ def test_no_threads_are_refused(tiny_package: Path) -> None:
     """Zero means "all" to ONNX Runtime, which is not what it says here."""
     with pytest.raises(UsageError, match="threads is 0"):
         Session(tiny_package / "model.onnx", dimension=64, pad_token=0, threads=0)
+
+
+def test_the_graph_with_a_past_gives_the_bits_of_the_plain_one(
+    any_session: Session, plain_session: Session
+) -> None:
+    """One text through `query.onnx`, with nothing before it, is what it is through `model.onnx`."""
+    for count in (1, 2, 3, 63, 64, 65, 512, 513, 900):
+        text = [2, *range(3, 3 + count % 200)] * (1 + count // 200)
+        assert np.array_equal(any_session.run([text]), plain_session.run([text])), count
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(1, 62), st.lists(st.integers(2, 63), min_size=2, max_size=4), st.integers(0, 2**32)
+)
+def test_a_beginning_that_is_kept_changes_no_bit(
+    any_session: Session, plain_session: Session, start: int, rests: list[int], seed: int
+) -> None:
+    """What follows it has the vector that the whole text has, in sliding layers too."""
+    random = np.random.default_rng(seed)
+    beginning = [2, *random.integers(0, 260, start - 1).tolist()]
+    any_session._pasts.clear()
+    for rest in (min(rest, CACHED_TEXT_TOKENS - start) for rest in rests):
+        text = [*beginning, *random.integers(0, 260, rest - 1).tolist(), 1]
+        after = any_session.run_after(beginning, text)
+        assert list(any_session._pasts) == [tuple(beginning)]
+        assert after is not None
+        assert np.array_equal(after, any_session.run([text]))
+        assert np.array_equal(after, plain_session.run([text, [2, 3, 1], [2] * 64])[:1])
+
+
+def test_a_text_that_has_not_that_beginning_is_left_to_others(any_session: Session) -> None:
+    """As is one with nothing behind it, and one for which no bits are promised."""
+    assert any_session.run_after([2, 5], [2, 6, 7, 1]) is None
+    assert any_session.run_after([2, 5, 6], [2, 5, 6, 1]) is None
+    assert any_session.run_after([], [2, 6, 7, 1]) is None
+    assert any_session.run_after([2, 5], [2, 5] * 33) is None
+
+
+def test_beginnings_are_kept_in_bounds(any_session: Session) -> None:
+    """The memory of many custom instructions is not without end, and old ones work again."""
+    first = any_session.run_after([2, 3], [2, 3, 9, 1])
+    for token in range(4, 60):
+        any_session.run_after([2, token], [2, token, 9, 1])
+    assert len(any_session._pasts) == CACHED_BEGINNINGS
+    again = any_session.run_after([2, 3], [2, 3, 9, 1])
+    assert first is not None
+    assert again is not None
+    assert np.array_equal(first, again)

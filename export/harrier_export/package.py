@@ -35,6 +35,7 @@ from harrier_export.checkpoint import Checkpoint
 from harrier_export.compiled_tokenizer import compile_tokenizer
 from harrier_export.graph import GraphBuilder
 from harrier_export.parity import check_floor, measure_parity
+from harrier_export.past import write_query_graph
 from harrier_export.precision import PrecisionFormat, precision_format
 from harrier_export.sentence_transformers import SentenceConfig, query_prompt, read_sentence_config
 from harrier_export.texts import calibration_texts
@@ -141,6 +142,7 @@ def export(
             )
             source.refuse_unused(architecture.is_ignored)
             data_sha256 = graph.save(folder / MODEL)
+        write_query_graph(folder, decoder)
         manifest = _manifest(source, decoder, sentence, spec, options, form)
         _write_companions(source, folder, manifest, spec)
         parity = None

@@ -23,7 +23,7 @@ from harrier_edge.package import sha256_of
 from harrier_edge.spec import MANIFEST_NAME, PackageFile, PackageManifest, read_table
 
 KINDS = ("truncated", "flipped", "swapped", "grown", "zeroed")
-FILES = ("model.onnx", "model.onnx", "tokenizer.json", "model.onnx_data", MANIFEST_NAME)
+FILES = ("model.onnx", "query.onnx", "tokenizer.json", "model.onnx_data", MANIFEST_NAME)
 
 
 def mutate(package: Path, seed: int) -> str:
