@@ -163,6 +163,8 @@ class Updater:
             name = str(file.path)
             if inner and is_below(file.path, inner):
                 continue  # another source's, which has settings of its own
+            if name.startswith(str(self._database.path)):
+                continue  # the index's own
             seen.add(name)
             document = stored.get(name)
             if (

@@ -126,6 +126,18 @@ def test_what_is_gone_or_ignored_is_forgotten(index: Index, notes: Path) -> None
     assert index.status().documents == 11
 
 
+def test_an_index_does_not_hold_itself(tmp_path: Path, index: Index) -> None:
+    """Nor the files that SQLite and writers keep beside it."""
+    own = index.status().path
+    write(own.parent / "note.md", "A note.")
+    index.add(own.parent)
+    assert index.update().added == 0
+    assert not [
+        path for path in index._database.documents_below(str(tmp_path), "/") if str(own) in path
+    ]
+    assert list(own.parent.glob(f"{own.name}-writer"))
+
+
 def test_removed_sources_do_not_come_back(index: Index, notes: Path) -> None:
     """What was taken out stays out."""
     index.add(notes)
