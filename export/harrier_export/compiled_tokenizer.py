@@ -11,7 +11,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import kitoken
 import msgspec
 from tokenizers import Tokenizer as Reference
 
@@ -84,6 +83,8 @@ def check_texts(reference: Reference) -> Iterator[str]:
 
 def _compile(folder: Path, final_token: int) -> CompiledTokenizer:
     """Write and prove it. Raises ValueError with the first text that proves the contrary."""
+    import kitoken  # it reserves a gigabyte, which the export itself is to do without
+
     path = folder / TOKENIZER
     compiled = kitoken.Kitoken.from_tokenizers_file(str(path))
     config = compiled.config()
