@@ -41,6 +41,15 @@ def test_a_named_file_may_have_any_name(tmp_path: Path) -> None:
     assert [file.path for file in find_files(tmp_path / ".notes").files] == [tmp_path / ".notes"]
 
 
+def test_a_named_folder_may_be_an_ignored_one(tmp_path: Path) -> None:
+    """What ignores the folder is no reason to leave out all that is in it; its own rules hold."""
+    make(tmp_path, "repo/.git/HEAD", "repo/out/notes/a.md", "repo/out/notes/inner/b.md")
+    make(tmp_path, "repo/.gitignore", content=b"out/\n")
+    make(tmp_path, "repo/out/notes/.gitignore", content=b"a.md\n")
+    assert names(tmp_path / "repo") == []
+    assert names(tmp_path / "repo/out/notes") == ["inner/b.md"]
+
+
 def test_large_files_are_skipped(tmp_path: Path) -> None:
     """At the limit a file is still read."""
     make(tmp_path, "small.md", content=b"x" * 10)

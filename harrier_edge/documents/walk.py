@@ -74,7 +74,10 @@ def find_files(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Found:
     except OSError as error:
         raise DocumentError(f"{path}: no such file or folder. Check the path.") from error
     if stat.S_ISDIR(mode):
-        _walk(path, _specs_above(path), max_bytes, found)
+        specs = _specs_above(path)
+        if _is_ignored(path, True, specs):
+            specs = ()  # who names an ignored folder wants it
+        _walk(path, specs, max_bytes, found)
         found.files.sort(key=lambda file: file.path)
     elif stat.S_ISREG(mode):
         found.files.append(_file(path, path.stat()))
