@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harrier_edge.cli.common import Progress, index_option, model_options, print_report
+from harrier_edge.cli.common import Progress, index_option, model_options, open_index, print_report
 
 HELP = "index files and folders; what has not changed is skipped"
 
@@ -26,15 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Index and report; 1 where a file could not be read."""
-    from harrier_edge.index import Index
-    from harrier_edge.places import index_file
-
-    progress = Progress(args.quiet)
-    with Index.open(args.db or index_file(), model=args.model, precision=args.precision) as index:
-        try:
-            report = index.add(
-                args.paths, collection=args.collection, chunk=args.chunk, on_progress=progress
-            )
-        finally:
-            progress.close()
+    with open_index(args, create=True) as index, Progress(args.quiet) as progress:
+        report = index.add(
+            args.paths, collection=args.collection, chunk=args.chunk, on_progress=progress
+        )
     return print_report(report, as_json=args.json)

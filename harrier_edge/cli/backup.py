@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harrier_edge.cli.common import index_option
+from harrier_edge.cli.common import index_option, open_index
 
 HELP = "copy the index to a new file while it is in use"
 
@@ -18,9 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it."""
-    from harrier_edge.index import Index
-    from harrier_edge.places import index_file
-
-    with Index.open(args.db or index_file(), create=False) as index:
+    with open_index(args) as index:
         index.backup(args.target)
     return 0

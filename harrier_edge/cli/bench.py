@@ -64,11 +64,8 @@ def run(args: argparse.Namespace) -> int:
         )
     wanted = [name.strip() for name in args.precision.split(",")]
     folders = choose_packages(models, None if wanted == ["all"] else wanted)
-    progress = Progress(args.quiet)
-    try:
+    with Progress(args.quiet) as progress:
         packages, failed = measure(folders, seconds=args.seconds, on_progress=progress)
-    finally:
-        progress.close()
     chosen = recommend(packages)
     if args.json:
         report = {

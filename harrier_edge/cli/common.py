@@ -6,12 +6,13 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from harrier_edge.index import Index
     from harrier_edge.updating import UpdateReport
 
 
@@ -34,6 +35,15 @@ def index_option(parser: argparse.ArgumentParser) -> None:
         metavar="PATH",
         help="the index file ($HARRIER_EDGE_DB, .harrier/index.sqlite in a project, or the user's)",
     )
+
+
+def open_index(args: argparse.Namespace, *, create: bool = False) -> Index:
+    """The index that `--db` names, with the model of `--model`, where a command has that."""
+    from harrier_edge.index import Index
+    from harrier_edge.places import index_file
+
+    model, precision = getattr(args, "model", None), getattr(args, "precision", None)
+    return Index.open(args.db or index_file(), model=model, precision=precision, create=create)
 
 
 def prompt_options(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +103,7 @@ class Progress:
         if stage != self._stage:
             from tqdm import tqdm  # only a command that works for long needs it
 
-            self.close()
+            self._end()
             self._stage = stage
             self._bar = tqdm(
                 total=total,
@@ -105,11 +115,14 @@ class Progress:
         self._bar.total = total
         self._bar.update(done - self._bar.n)
 
-    def close(self) -> None:
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
         """End the bar that is shown."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-OnProgress = Callable[[str, int, int], None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from harrier_edge.cli.common import index_option
+from harrier_edge.cli.common import index_option, open_index
 
 HELP = "give back the space that removed documents have left"
 
@@ -16,10 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it."""
-    from harrier_edge.index import Index
-    from harrier_edge.places import index_file
-
-    with Index.open(args.db or index_file(), create=False) as index:
+    with open_index(args) as index:
         before, after = index.compact()
     print(f"{before / 1e6:.1f} MB before, {after / 1e6:.1f} MB now")
     return 0

@@ -46,16 +46,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="round int8 and int4 weights by real text (default); without, in less memory and time",
     )
     parser.add_argument("--name", help="the package's name (default: the model's or the folder's)")
-    parser.add_argument(
-        "--verify",
-        action=argparse.BooleanOptionalAction,
-        help="measure parity against transformers (default: if harrier-edge[verify] is installed)",
-    )
+    verify_option(parser)
     parser.add_argument(
         "--allow-poor", action="store_true", help="keep a package under its precision's floor"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the package at FOLDER")
     parser.add_argument("--json", action="store_true", help="print the manifest as JSON")
+
+
+def verify_option(parser: argparse.ArgumentParser) -> None:
+    """`--verify`."""
+    parser.add_argument(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        help="measure parity against transformers (default: if harrier-edge[verify] is installed)",
+    )
 
 
 def exporter() -> ModuleType:
@@ -75,8 +80,7 @@ def run(args: argparse.Namespace) -> int:
     import msgspec
 
     harrier_export = exporter()
-    progress = Progress(args.quiet)
-    try:
+    with Progress(args.quiet) as progress:
         result = harrier_export.export(
             args.checkpoint,
             args.output,
@@ -96,8 +100,6 @@ def run(args: argparse.Namespace) -> int:
             ),
             progress,
         )
-    finally:
-        progress.close()
     manifest = result.manifest
     if result.tokenizer_repaired:
         print("repaired the tokenizer: it now ends inputs with the final token", file=sys.stderr)

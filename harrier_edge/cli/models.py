@@ -11,6 +11,8 @@ from typing import Any
 from harrier_edge.cli.common import to_json
 from harrier_edge.errors import HarrierError, ModelNotFoundError, UsageError
 
+Used = tuple[Path, Path]  # an index, and the folder of its package
+
 HELP = "list, verify or remove the packages in the cache"
 
 
@@ -40,7 +42,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.action == "remove":
         return _remove(folders, args)
-    rows = [_row(folder, verify=args.action == "verify") for folder in folders]
+    used = _used()
+    rows = [_row(folder, used, verify=args.action == "verify") for folder in folders]
     if args.json:
         print(to_json(rows))
     else:
@@ -51,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(row["error"] for row in rows) else 0
 
 
-def _row(folder: Path, *, verify: bool) -> dict[str, Any]:
+def _row(folder: Path, used: Used | None, *, verify: bool) -> dict[str, Any]:
     """What is known of a package; with `verify` every byte is hashed again."""
     from harrier_edge.package import open_package
     from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
@@ -65,7 +68,7 @@ def _row(folder: Path, *, verify: bool) -> dict[str, Any]:
         "mean_cosine": None,
         "min_cosine": None,
         "dimension": None,
-        "used_by": _users(folder),
+        "used_by": _users(folder, used),
         "error": None,
     }
     try:
@@ -81,20 +84,24 @@ def _row(folder: Path, *, verify: bool) -> dict[str, Any]:
     return row
 
 
-def _users(folder: Path) -> list[str]:
-    """The index of this place, where it was built with this package."""
+def _used() -> Used | None:
+    """The index of this place and the package that it was built with, if there is one."""
     from harrier_edge.index import Index
     from harrier_edge.places import index_file
 
     file = index_file()
     if not file.exists():
-        return []
+        return None
     try:
         with Index.open(file, create=False) as index:
-            used = index.status().model.package
+            return file, Path(index.status().model.package)
     except HarrierError:
-        return []  # `status` tells what is wrong with it
-    return [str(file)] if Path(used) == folder.resolve() else []
+        return None  # `status` tells what is wrong with it
+
+
+def _users(folder: Path, used: Used | None) -> list[str]:
+    """The index of this place, where it was built with this package."""
+    return [str(used[0])] if used and used[1] == folder.resolve() else []
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -107,8 +114,9 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _remove(folders: list[Path], args: argparse.Namespace) -> int:
+    used = _used()
     for folder in folders:
-        if (users := _users(folder)) and not args.force:
+        if (users := _users(folder, used)) and not args.force:
             raise UsageError(
                 f"{folder} made the index {users[0]}, which could not be searched without it. "
                 "Say --force to remove it all the same."

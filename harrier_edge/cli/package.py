@@ -23,15 +23,12 @@ def run(args: argparse.Namespace) -> int:
     from harrier_edge.archive import write_archive
     from harrier_edge.package import find_package, sha256_of
 
-    progress = Progress(args.quiet)
-    try:
+    with Progress(args.quiet) as progress:
         write_archive(
             find_package(args.model, args.precision),
             args.output,
             lambda done, total: progress("package", done, total),
         )
-    finally:
-        progress.close()
     digest, size = sha256_of(args.output), args.output.stat().st_size
     if args.json:
         print(to_json({"file": args.output, "bytes": size, "sha256": digest}))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harrier_edge.cli.common import Progress, to_json
-from harrier_edge.cli.export import exporter
+from harrier_edge.cli.export import exporter, verify_option
 from harrier_edge.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -41,11 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-checkpoint", action="store_true", help="keep the download, for other precisions"
     )
-    parser.add_argument(
-        "--verify",
-        action=argparse.BooleanOptionalAction,
-        help="measure parity against transformers (default: if harrier-edge[verify] is installed)",
-    )
+    verify_option(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
 
@@ -79,11 +75,8 @@ def _taken_in(args: argparse.Namespace) -> Path:
 
     if args.revision or args.precision:
         raise UsageError("--revision and --precision are for a MODEL; --from takes what is there.")
-    progress = Progress(args.quiet)
-    try:
+    with Progress(args.quiet) as progress:
         return install(args.source, lambda done, total: progress("pull", done, total))
-    finally:
-        progress.close()
 
 
 def _downloaded(args: argparse.Namespace) -> Path:
@@ -120,17 +113,14 @@ def _downloaded(args: argparse.Namespace) -> Path:
 
 def _export(download: Download, place: Path, model: str | None, args: argparse.Namespace) -> None:
     harrier_export = exporter()
-    progress = Progress(args.quiet)
     options = harrier_export.ExportOptions(
         precision=place.name,
         model=model,
         name=args.model.replace("/", "--"),
         verify=args.verify,
     )
-    try:
+    with Progress(args.quiet) as progress:
         harrier_export.export(download.folder, place, options, progress)
-    finally:
-        progress.close()
 
 
 def _adopt(download: Download, model: str, precision: str | None) -> Path:

@@ -26,8 +26,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.model is None:
         raise UsageError("reembed needs the new model: a package's folder or a name, with --model.")
-    progress = Progress(args.quiet)
-    try:
+    with Progress(args.quiet) as progress:
         chunks = Index.reembed(
             args.db or index_file(),
             args.model,
@@ -35,7 +34,5 @@ def run(args: argparse.Namespace) -> int:
             store=args.store,
             on_progress=progress,
         )
-    finally:
-        progress.close()
     print(f"{chunks} chunks embedded")
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harrier_edge.cli.common import index_option, to_json
+from harrier_edge.cli.common import index_option, open_index, to_json
 
 HELP = "take files or folders out of the index (the files themselves stay)"
 
@@ -19,10 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Remove and report."""
-    from harrier_edge.index import Index
-    from harrier_edge.places import index_file
-
-    with Index.open(args.db or index_file(), create=False) as index:
+    with open_index(args) as index:
         removed = index.remove(args.paths)
     print(to_json({"removed": removed}) if args.json else f"{removed} documents removed")
     return 0

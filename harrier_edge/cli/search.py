@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from harrier_edge.cli.common import index_option, model_options, prompt_options, to_json
+from harrier_edge.cli.common import index_option, model_options, open_index, prompt_options, to_json
 
 if TYPE_CHECKING:
     from harrier_edge.searching import Explanation
@@ -52,13 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search and print. No hit is not a failure."""
-    from harrier_edge.index import Index
-    from harrier_edge.places import index_file
     from harrier_edge.searching import CANDIDATES
 
-    with Index.open(
-        args.db or index_file(), model=args.model, precision=args.precision, create=False
-    ) as index:
+    with open_index(args) as index:
         hits = index.search(
             " ".join(args.query),
             top_k=args.limit,

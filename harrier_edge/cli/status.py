@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from harrier_edge.cli.common import counted, index_option, to_json
+from harrier_edge.cli.common import counted, index_option, open_index, to_json
 
 HELP = "show what the index holds, what it follows and which model made it"
 
@@ -17,10 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the status; no model is loaded."""
-    from harrier_edge.index import Index
-    from harrier_edge.places import index_file
-
-    with Index.open(args.db or index_file(), create=False) as index:
+    with open_index(args) as index:
         status = index.status()
     if args.json:
         print(to_json(status))

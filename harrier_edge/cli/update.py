@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harrier_edge.cli.common import Progress, index_option, model_options, print_report
+from harrier_edge.cli.common import Progress, index_option, model_options, open_index, print_report
 
 HELP = "embed what has changed in the files and folders that were added, forget what is gone"
 
@@ -20,15 +20,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Update and report; 1 where a file or folder could not be read."""
-    from harrier_edge.index import Index
-    from harrier_edge.places import index_file
-
-    progress = Progress(args.quiet)
-    with Index.open(
-        args.db or index_file(), model=args.model, precision=args.precision, create=False
-    ) as index:
-        try:
-            report = index.update(args.paths or None, on_progress=progress)
-        finally:
-            progress.close()
+    with open_index(args) as index, Progress(args.quiet) as progress:
+        report = index.update(args.paths or None, on_progress=progress)
     return print_report(report, as_json=args.json)

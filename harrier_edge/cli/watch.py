@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import suppress
 from pathlib import Path
 
-from harrier_edge.cli.common import index_option, model_options, print_report
+from harrier_edge.cli.common import index_option, model_options, open_index, print_report
 
 HELP = "update now and whenever a file changes, until Ctrl-C"
 
@@ -21,18 +22,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Report every update that did something. Ctrl-C is its normal end."""
-    from harrier_edge.index import Index
-    from harrier_edge.places import index_file
-
-    with Index.open(
-        args.db or index_file(), model=args.model, precision=args.precision, create=False
-    ) as index:
-        try:
-            for number, report in enumerate(index.watch(args.paths or None)):
-                done = report.added + report.changed + report.removed
-                if done or report.failed or number == 0:
-                    print_report(report, as_json=args.json)
-                    sys.stdout.flush()
-        except KeyboardInterrupt:
-            pass
+    with open_index(args) as index, suppress(KeyboardInterrupt):
+        for number, report in enumerate(index.watch(args.paths or None)):
+            done = report.added + report.changed + report.removed
+            if done or report.failed or number == 0:
+                print_report(report, as_json=args.json)
+                sys.stdout.flush()
     return 0
