@@ -15,10 +15,11 @@ from harrier_edge.embedder import Embedder
 from harrier_edge.errors import DocumentError, ModelMismatchError, UsageError
 from harrier_edge.package import find_package
 from harrier_edge.reembedding import reembed
-from harrier_edge.searching import CANDIDATES, Hit, Mode, SearchOptions, search
+from harrier_edge.searching import Hit, Mode, SearchOptions, search
 from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
 from harrier_edge.store.connection import StoredModel
 from harrier_edge.store.database import Database
+from harrier_edge.store.scan import CANDIDATES
 from harrier_edge.store.sources import Source, put_source, sources_of
 from harrier_edge.store.upkeep import backup, check, compact
 from harrier_edge.updating import ChunkMode, OnProgress, Updater, UpdateReport
@@ -70,8 +71,7 @@ class Index:
         new one is given no model, ForeignDatabaseError where the file is something else or
         damaged, and StoreError where it cannot be opened.
         """
-        if store not in STORES:
-            raise UsageError(f"store is {store!r}; wanted one of: {', '.join(STORES)}.")
+        _check_store(store)
         path = absolute(Path(path))
         wanted = None
         package: Embedder | Path | None = None
@@ -197,7 +197,7 @@ class Index:
             raise UsageError(
                 "there is nothing to watch. Index a folder with: harrier-edge add PATH"
             )
-        for _ in moments(sources, self._database.path, stop):
+        for _ in moments(sources, self._database.files, stop):
             yield self._updater(on_progress).update(self._sources(paths))
 
     def _sources(self, paths: str | Path | Sequence[str | Path] | None) -> list[Source]:
@@ -290,8 +290,8 @@ class Index:
 
         Raises what `open` raises, and UsageError where `store` is unknown.
         """
-        if store is not None and store not in STORES:
-            raise UsageError(f"store is {store!r}; wanted one of: {', '.join(STORES)}.")
+        if store is not None:
+            _check_store(store)
         embedder = model if isinstance(model, Embedder) else Embedder(model, precision=precision)
         with cls.open(path, create=False) as index:
             database = index._database
@@ -336,6 +336,11 @@ def _identity(manifest: PackageManifest, package: Path) -> StoredModel:
         dimension=manifest.dimension,
         package=str(absolute(package)),
     )
+
+
+def _check_store(store: str) -> None:
+    if store not in STORES:
+        raise UsageError(f"store is {store!r}; wanted one of: {', '.join(STORES)}.")
 
 
 def _check_model(database: Database, wanted: StoredModel) -> None:

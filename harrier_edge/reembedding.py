@@ -7,10 +7,8 @@ from collections.abc import Callable
 from harrier_edge.documents.chunk import embedded_text
 from harrier_edge.embedder import Embedder
 from harrier_edge.store.connection import StoredModel
-from harrier_edge.store.database import Database
+from harrier_edge.store.database import BATCH_CHUNKS, Database
 from harrier_edge.store.exchange import Exchange
-
-BATCH_CHUNKS = 64  # embedded, then committed: what an interruption can cost
 
 
 def reembed(

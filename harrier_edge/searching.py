@@ -12,13 +12,13 @@ from harrier_edge.fusion import reciprocal_rank_fusion
 from harrier_edge.store.database import Database
 from harrier_edge.store.filters import parse_filters
 from harrier_edge.store.rows import Found, Passage
+from harrier_edge.store.scan import CANDIDATES
 from harrier_edge.store.words import fold, parse
 from harrier_edge.vectors import Vectors
 
 FUSED = 100  # how far down each ranking hybrid search looks, at the least
 SNIPPET_LINES = 3
 SNIPPET_CHARACTERS = 240
-CANDIDATES = 100
 
 Mode = Literal["hybrid", "vector", "text"]
 Rank = Callable[[int], list[Found]]  # how many -> the best, best first

@@ -21,13 +21,12 @@ from harrier_edge.documents.read import read_bytes, read_document
 from harrier_edge.documents.walk import Failure, File, find_files, is_below, printable
 from harrier_edge.embedder import Embedder
 from harrier_edge.errors import DocumentError
-from harrier_edge.store.database import Database
+from harrier_edge.store.database import BATCH_CHUNKS, Database
 from harrier_edge.store.rows import ChunkRow, Part, StoredDocument
 from harrier_edge.store.sources import Source, put_source, sources_of
 from harrier_edge.vectors import Vectors
 
 CHUNK_TOKENS = 512
-BATCH_CHUNKS = 64  # embedded, then committed: what an interruption can cost
 BATCH_DOCUMENTS = 256  # committed together where there is little or nothing to embed
 AHEAD_BATCHES = 2  # read and cut while one is embedded
 # A file that was written so shortly before it was read may be written again with the same time:
@@ -163,8 +162,8 @@ class Updater:
             name = str(file.path)
             if inner and is_below(file.path, inner):
                 continue  # another source's, which has settings of its own
-            if name.startswith(str(self._database.path)):
-                continue  # the index's own
+            if file.path in self._database.files:
+                continue
             seen.add(name)
             document = stored.get(name)
             if (

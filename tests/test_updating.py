@@ -138,6 +138,16 @@ def test_an_index_does_not_hold_itself(tmp_path: Path, index: Index) -> None:
     assert list(own.parent.glob(f"{own.name}-writer"))
 
 
+def test_what_is_only_named_like_the_index_is_indexed(tmp_path: Path, index: Index) -> None:
+    """A folder beside an index called "notes" may be called "notes-2026"."""
+    own = index.status().path
+    folder = own.with_name(f"{own.name}-2026")
+    folder.mkdir()
+    write(folder / "a.md", "A note.")
+    write(own.with_name(f"{own.name}.md"), "Another.")
+    assert index.add(own.parent).added == 2
+
+
 def test_removed_sources_do_not_come_back(index: Index, notes: Path) -> None:
     """What was taken out stays out."""
     index.add(notes)

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search and print. No hit is not a failure."""
-    from harrier_edge.searching import CANDIDATES
+    from harrier_edge.store.scan import CANDIDATES
 
     with open_index(args) as index:
         hits = index.search(

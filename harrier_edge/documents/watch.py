@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
 from harrier_edge.documents.walk import is_below
@@ -13,11 +13,11 @@ FIRST_MS = 200  # how long the first moment is waited for
 
 
 def moments(
-    paths: Sequence[Path], ignored: Path, stop: threading.Event | None = None
+    paths: Sequence[Path], ignored: Container[Path], stop: threading.Event | None = None
 ) -> Iterator[bool]:
     """Yield once when the watch has begun, then whenever files at or below `paths` have changed.
 
-    Nothing that happens between is missed. Files whose paths begin with `ignored` do not count. It
+    Nothing that happens between is missed. Files that are `ignored` do not count. It
     ends when `stop` is set.
     """
     from watchfiles import watch  # only who watches needs it
@@ -25,7 +25,7 @@ def moments(
     folders = sorted({path if path.is_dir() else path.parent for path in paths})
 
     def counts(_: object, changed: str) -> bool:
-        return is_below(Path(changed), paths) and not changed.startswith(str(ignored))
+        return is_below(Path(changed), paths) and Path(changed) not in ignored
 
     begun = False
     for changes in watch(

@@ -21,6 +21,7 @@ from harrier_edge.store.words import TOKENIZER, fold
 
 BUSY_MS = 10_000  # how long one writer waits for another
 PAGE_BYTES = 8192  # three float32 vectors of 640 dimensions a page
+BESIDE = ("-writer", "-wal", "-shm", "-journal")  # ours, and SQLite's
 NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "sshfs", "davfs", "glusterfs", "ceph", "vboxsf")
 
 logger = logging.getLogger(__name__)
@@ -52,7 +53,8 @@ class Connection:
         where it cannot be opened, is of a newer release, or is not there and `create` is None.
         """
         self.path = path
-        self._writer = path.with_name(path.name + "-writer")
+        self._writer, self._log, *others = (path.with_name(path.name + end) for end in BESIDE)
+        self.files = frozenset([path, self._writer, self._log, *others])
         self._lock = threading.RLock()
         if not path.exists():
             if create is None:
@@ -75,8 +77,7 @@ class Connection:
     def _connect(self) -> apsw.Connection:
         if not self.read_only:
             return apsw.Connection(str(self.path))
-        log = self.path.with_name(self.path.name + "-wal")
-        pending = log.exists() and log.stat().st_size > 0
+        pending = self._log.exists() and self._log.stat().st_size > 0
         if not pending:
             logger.warning("%s: cannot be written, so it is only read", self.path)
         # "immutable": SQLite can make no lock or shared memory here. Nobody else writes either,

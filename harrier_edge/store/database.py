@@ -15,12 +15,14 @@ from harrier_edge.errors import StoreError
 from harrier_edge.store.connection import Connection, StoredModel
 from harrier_edge.store.filters import Filter
 from harrier_edge.store.rows import ChunkRow, Counts, Found, Part, Passage, StoredDocument
-from harrier_edge.store.scan import Scan, Scope
+from harrier_edge.store.scan import CANDIDATES, Scan, Scope
 from harrier_edge.store.segments import Ids, SignBits
 from harrier_edge.store.words import TextQuery, fold
 from harrier_edge.vectors import Vectors, cosines, from_blobs, to_blobs
 
-IDS = "(SELECT value FROM json_each(?))"
+# The values of a JSON array, many in one.
+GIVEN = "(SELECT value FROM json_each(?))"
+BATCH_CHUNKS = 64  # embedded, then committed: what an interruption can cost
 ROWS = 4096  # vectors that are read at once by what reads them all
 # What is at a path or, if that is a folder, in it.
 BELOW = "path = ? OR substr(path, 1, length(?)) = ?"
@@ -117,7 +119,7 @@ class Database(Connection):
                     row = self._insert_chunk(document, part.title, chunk, blob)
                     owners[row] = document, vector
             # A later part may have taken the place of an earlier one's document.
-            kept = self._column(f"SELECT id FROM chunks WHERE id IN {IDS}", (_ids([*owners]),))
+            kept = self._column(f"SELECT id FROM chunks WHERE id IN {GIVEN}", (_ids([*owners]),))
             if len(kept):
                 documents, vectors = zip(*(owners[row] for row in kept.tolist()), strict=True)
                 self.sign_bits.write(kept, np.array(documents), np.stack(vectors))
@@ -196,9 +198,7 @@ class Database(Connection):
     def forget(self, paths: Sequence[str]) -> int:
         """Forget the documents at `paths`; how many there were."""
         with self.writing():
-            return self._delete(
-                "path IN (SELECT value FROM json_each(?))", (json.dumps(list(paths)),)
-            )
+            return self._delete(f"path IN {GIVEN}", (json.dumps(list(paths)),))
 
     def _delete(self, condition: str, values: Sequence[str]) -> int:
         """Delete the documents that meet `condition`, with all that hangs on them."""
@@ -206,7 +206,7 @@ class Database(Connection):
         rows = self.execute(f"SELECT id FROM chunks WHERE document IN ({documents})", values)
         chunks = [row[0] for row in rows]
         for table, key in (("words", "rowid"), ("vectors", "chunk"), ("chunks", "id")):
-            self.execute(f"DELETE FROM {table} WHERE {key} IN {IDS}", (_ids(chunks),))
+            self.execute(f"DELETE FROM {table} WHERE {key} IN {GIVEN}", (_ids(chunks),))
         self.sign_bits.erase(np.array(chunks, np.int64))
         self.execute(f"DELETE FROM documents WHERE {condition}", values)
         return self._connection.changes()
@@ -221,7 +221,7 @@ class Database(Connection):
         vector: Vectors,
         limit: int,
         *,
-        candidates: int = 100,
+        candidates: int = CANDIDATES,
         exact: bool = False,
         within: Filter | None = None,
         text: TextQuery | None = None,
@@ -269,7 +269,7 @@ class Database(Connection):
     def _stored(self, chunks: Ids, documents: Ids) -> tuple[Ids, Vectors, Ids]:
         """The vectors of chunks, those that have been deleted meanwhile left out."""
         rows = self.execute(
-            f"SELECT chunk, vector FROM vectors WHERE chunk IN {IDS}",
+            f"SELECT chunk, vector FROM vectors WHERE chunk IN {GIVEN}",
             (_ids(chunks),),
         ).fetchall()
         vectors = from_blobs([blob for _, blob in rows], self.model.store, self.model.dimension)
@@ -341,13 +341,12 @@ class Database(Connection):
         """Chunks by their ids."""
         with self.reading():
             rows = self.execute(
-                """
-                SELECT chunks.id, path, title, line, end_line, text, metadata,
-                    heading
+                f"""
+                SELECT chunks.id, path, title, line, end_line, text, metadata, heading
                 FROM chunks JOIN documents ON documents.id = chunks.document
-                WHERE chunks.id IN (SELECT value FROM json_each(?))
+                WHERE chunks.id IN {GIVEN}
                 """,
-                (json.dumps(ids),),
+                (_ids(ids),),
             ).fetchall()
         return {
             i: Passage(i, path, title, line, end_line, text, json.loads(metadata), heading)

@@ -7,7 +7,6 @@ then to be scored by its whole vector.
 
 from __future__ import annotations
 
-import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,10 +15,12 @@ from functools import cache
 import numpy as np
 import numpy.typing as npt
 
+from harrier_edge.machine import available_cores
 from harrier_edge.vectors import Vectors, Words, rotate, sign_products, sign_words
 
 SEGMENT = 4096  # slots of a segment, which is stored and read as a whole
 BLOCK = 16 * SEGMENT  # slots that are scanned in one go: half a megabyte for each word
+CANDIDATES = 100  # that are scored by their whole vectors, unless more are asked for
 POOL = 16  # rows that are ordered by products, for each candidate
 SAMPLE = 4096  # rows from which the pool's distance is guessed
 GATHERED = 0.25  # a filter that keeps less than this share has its rows gathered first
@@ -206,6 +207,4 @@ def _smallest(distances: npt.NDArray[np.uint16], count: int) -> Rows:
 @cache
 def _pool() -> ThreadPoolExecutor:
     """A thread for each core: NumPy lets go of the interpreter in what a scan calls."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count()
-    return ThreadPoolExecutor(cores, thread_name_prefix="harrier-scan")
+    return ThreadPoolExecutor(available_cores(), thread_name_prefix="harrier-scan")
