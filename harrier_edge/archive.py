@@ -21,6 +21,7 @@ import msgspec
 
 from harrier_edge.errors import PackageError, UsageError
 from harrier_edge.package import is_name, open_package, package_place
+from harrier_edge.places import lacking_space
 from harrier_edge.spec import MANIFEST_NAME, PackageManifest
 
 LARGEST_MANIFEST = 2**20  # bytes
@@ -101,9 +102,10 @@ def install(source: Path, on_bytes: OnBytes = lambda done, total: None) -> Path:
                     "harrier-edge package MODEL -o FILE"
                 )
             text = data.read()
-            with _new(_manifest(text, source)) as (folder, place):
+            manifest = _manifest(text, source)
+            with _new(manifest) as (folder, place):
                 (folder / MANIFEST_NAME).write_bytes(text)
-                _extract(archive, members, source, folder, on_bytes)
+                _extract(archive, members, source, manifest, folder, on_bytes)
                 open_package(folder)
                 probe(folder)
             return place
@@ -152,18 +154,14 @@ def _extract(
     archive: tarfile.TarFile,
     members: Iterator[tarfile.TarInfo],
     source: Path,
+    manifest: PackageManifest,
     folder: Path,
     on_bytes: OnBytes,
 ) -> None:
-    manifest = _manifest((folder / MANIFEST_NAME).read_bytes(), source)
     missing = dict(manifest.files)
     total = sum(record.size for record in missing.values())
-    free = shutil.disk_usage(folder).free
-    if total > free:
-        raise UsageError(
-            f"{folder}: {free / 1e9:.2f} GB are free, {total / 1e9:.2f} GB are needed. Free "
-            "space, or choose another disk with $HARRIER_EDGE_CACHE_DIR."
-        )
+    if lacking := lacking_space(folder, total):
+        raise UsageError(lacking)
     done = 0
     while missing:
         member, data = _next(archive, members, source)

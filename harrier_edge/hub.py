@@ -23,7 +23,7 @@ import msgspec
 
 from harrier_edge.errors import DownloadError, UsageError
 from harrier_edge.package import is_name, sha256_of
-from harrier_edge.places import cache_folder
+from harrier_edge.places import cache_folder, lacking_space
 from harrier_edge.spec import MANIFEST_NAME, FileRecord
 
 if TYPE_CHECKING:
@@ -205,12 +205,8 @@ def _check_room(folder: Path, files: list[RemoteFile], room_for: Callable[[int],
     present = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     needed = max(0, size - present) + room_for(size) + SPARE_BYTES
     folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise DownloadError(
-            f"{folder}: {free / 1e9:.2f} GB are free, {needed / 1e9:.2f} GB are needed. Free "
-            "space, or choose another disk with $HARRIER_EDGE_CACHE_DIR."
-        )
+    if lacking := lacking_space(folder, needed):
+        raise DownloadError(lacking)
 
 
 def _fetch(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import platformdirs
@@ -14,6 +15,17 @@ def cache_folder() -> Path:
     """`$HARRIER_EDGE_CACHE_DIR`, or `harrier-edge` in the user's cache folder."""
     chosen = os.environ.get("HARRIER_EDGE_CACHE_DIR")
     return Path(chosen) if chosen else platformdirs.user_cache_path("harrier-edge", False)
+
+
+def lacking_space(folder: Path, needed: int) -> str:
+    """In words, that the disk of `folder` has no room for `needed` bytes; "" where it has."""
+    free = shutil.disk_usage(folder).free
+    if free >= needed:
+        return ""
+    return (
+        f"{folder}: {free / 1e9:.2f} GB are free, {needed / 1e9:.2f} GB are needed. Free space, or "
+        "choose another disk with $HARRIER_EDGE_CACHE_DIR."
+    )
 
 
 def index_file() -> Path:
