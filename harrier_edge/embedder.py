@@ -229,7 +229,9 @@ class Embedder:
         advance: Callable[[int], object],
     ) -> Vectors:
         """Embed texts behind `prompt`, whose own tokens are run only once, where that can be."""
-        beginning = self._tokenizer.beginning(prompt) if prompt else []
+        if not prompt:
+            return self._session.run_many(texts, batch_size=batch_size, on_texts=advance)
+        beginning = self._tokenizer.beginning(prompt)
         vectors = np.empty((len(texts), self.dimension), np.float32)
         rest = []
         for row, text in enumerate(texts):

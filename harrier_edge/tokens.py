@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+PROMPTS = 64  # whose beginnings are kept
 # Texts that a tokenizer may treat in a way of its own.
 _PROBES = ("", " ", "a", "harrier", "two words\n", "日本語", "\0")
 # SentencePiece's sign for a space. Of texts that hold it themselves, kitoken makes other tokens.
@@ -56,6 +57,8 @@ class Tokenizer:
         self._final_token = final_token
         self.max_tokens = max_tokens
         self._compiled = compiled
+        # Asked for at every query; how many instructions there are is up to the users.
+        self.beginning = lru_cache(PROMPTS)(self._beginning)
         self._fast = _load_compiled(path.with_name(COMPILED_TOKENIZER), compiled)
         if self._fast is None:
             self._reference  # noqa: B018  # loaded now, so that its errors are raised now
@@ -99,7 +102,7 @@ class Tokenizer:
             ids.update(zip(rest, (one.ids for one in encoded), strict=True))
         return [self._fit(ids[row]) for row in range(len(clean))]
 
-    def beginning(self, prompt: str) -> list[int]:
+    def _beginning(self, prompt: str) -> list[int]:
         """The token ids that texts behind `prompt` begin with, as far as a few of them tell.
 
         The end of a prompt may grow into one token with what follows, so that these are fewer than
