@@ -64,6 +64,15 @@ class Sample:
         return len(self.texts) - 1
 
 
+def require_data() -> None:
+    """Exit where the archives are missing."""
+    if not FOLDER.is_dir():
+        raise SystemExit(
+            f"the evaluation data is missing: {FOLDER} does not exist. Put it there, beside the "
+            "checkout, or do without this benchmark."
+        )
+
+
 def draw(
     count_tokens: Callable[[Sequence[str]], list[int]],
     *,
@@ -75,18 +84,14 @@ def draw(
     Those that are judged come first; the corpus is filled with others. `count_tokens` tells which
     texts are long. Exits where the archives are missing.
     """
-    if not FOLDER.is_dir():
-        raise SystemExit(
-            f"the evaluation data is missing: {FOLDER} does not exist. Put it there, beside the "
-            "checkout, or do without this benchmark."
-        )
+    require_data()
     sample = Sample()
     chance = random.Random(0)
     _add_scifact(sample, chance, scifact_documents, scale)
     for language in LANGUAGES:
         _add_xquad(sample, chance, language, scale)
     for archive, count in FILES.items():
-        contents = list(_folder(archive))
+        contents = [text for _, text in files_of(FOLDER / f"folder-{archive}.tar.gz")]
         chance.shuffle(contents)
         pieces = _scaled(count, scale)
         for content in contents[:pieces]:
@@ -173,12 +178,12 @@ def _beir(archive: str, folder: str) -> tuple[dict[str, str], dict[str, str], di
     return corpus, queries, judged
 
 
-def _folder(archive: str) -> Iterator[str]:
-    """The files of a folder, as text."""
-    with tarfile.open(FOLDER / f"folder-{archive}.tar.gz") as tar:
+def files_of(archive: Path) -> Iterator[tuple[str, str]]:
+    """The files of an archive by their names, as text."""
+    with tarfile.open(archive) as tar:
         for member in sorted(tar.getmembers(), key=lambda member: member.name):
             if member.isfile():
-                yield _read(tar, member.name)
+                yield member.name, _read(tar, member.name)
 
 
 def _lines(tar: tarfile.TarFile, name: str) -> list[str]:

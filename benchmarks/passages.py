@@ -12,13 +12,12 @@ import random
 import re
 import shutil
 import sys
-import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from evaluation import FOLDER
+from evaluation import FOLDER, files_of, require_data
 from standins.folder import cache
 from standins.gemma3_270m import gemma3_270m
 from standins.packages import cached_package
@@ -37,13 +36,12 @@ Vectors = npt.NDArray[np.float32]
 
 def draw() -> tuple[list[str], list[str]]:
     """Passages of 30 to 80 characters, and questions to them: each once, always the same."""
-    if not FOLDER.is_dir():
-        raise SystemExit(f"the evaluation data is missing: {FOLDER} does not exist.")
+    require_data()
     chance = random.Random(0)
     questions: dict[str, None] = {}
     passages: dict[str, None] = {}
     for archive in sorted(FOLDER.glob("*.tar.gz")):
-        for name, text in _files(archive):
+        for name, text in files_of(archive):
             if name.endswith("queries.jsonl"):
                 questions.update((json.loads(line)["text"], None) for line in text.splitlines())
             elif name.endswith("corpus.jsonl"):
@@ -94,14 +92,6 @@ def _step(embedder: Embedder, texts: Sequence[str], kept: Path) -> Vectors:
 def _pieces(text: str) -> Iterator[str]:
     for match in _PASSAGE.finditer(_SPACE.sub(" ", text)):
         yield match[0].strip()
-
-
-def _files(archive: Path) -> Iterator[tuple[str, str]]:
-    with tarfile.open(archive) as tar:
-        for member in sorted(tar.getmembers(), key=lambda member: member.name):
-            file = tar.extractfile(member) if member.isfile() else None
-            if file is not None:
-                yield member.name, file.read().decode("utf-8", "replace")
 
 
 if __name__ == "__main__":
