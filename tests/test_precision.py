@@ -15,7 +15,7 @@ from harrier_export.checkpoint import Tensor
 from harrier_export.graph import FLOAT, GraphBuilder
 from harrier_export.precision import precision_format
 from harrier_export.precision.blocks import Quantized, quantize, refine
-from harrier_export.precision.formats import LastRows, Rows
+from harrier_export.precision.formats import Rows, TokenRows
 from harrier_export.precision.tokens import TokenLinear
 from harrier_export.rounding import feedback
 
@@ -123,7 +123,7 @@ def test_the_last_token_is_rounded_finest(tmp_path: Path, everywhere: bool) -> N
             graph,
             Rows(graph.input("x", FLOAT, list(x.shape))),
             {"w": tensor},
-            lambda: LastRows(at, to),
+            lambda: TokenRows(at, to),
         )
         graph.output(product.settled(graph), "y", FLOAT, [3, 6, 32])
         graph.save(tmp_path / "model.onnx")

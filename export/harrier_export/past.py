@@ -65,14 +65,15 @@ class _Past:
             self._replace(node, "width.scalar", "width.of_all")
         elif name == "total_length":
             node.input[0] = "width.of_all"
-        elif name == "begins":  # the first token of a text is not that of what follows a past
-            first = self._node("And", [node.input[0], "past.none"], "begins.without_past")
-            node.input[0] = first
         elif node.op_type == "If":
             self._attend(node)
             return
+        if name == "begins":  # the first token of a text is not that of what follows a past
+            node.name = node.output[0] = "begins.anywhere"
         self._nodes.append(node)
-        if name == "width.scalar":
+        if name == "begins":
+            self._node("And", ["begins.anywhere", "past.none"], "begins")
+        elif name == "width.scalar":
             self._node("Shape", ["past"], "past.width", start=3, end=4)
             self._node("Squeeze", ["past.width"], "past.scalar")
             self._node("Add", ["width.scalar", "past.scalar"], "width.of_all")

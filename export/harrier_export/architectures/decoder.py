@@ -16,7 +16,7 @@ from harrier_edge.session import TILED_TOKENS
 from harrier_export.checkpoint import Checkpoint, Float32, Tensor
 from harrier_export.graph import FLOAT, INT32, INT64, MICROSOFT, GraphBuilder
 from harrier_export.precision import PrecisionFormat, Rows
-from harrier_export.precision.formats import LastRows
+from harrier_export.precision.formats import TokenRows
 
 
 @dataclass(frozen=True)
@@ -95,11 +95,11 @@ class DecoderBuilder:
         self.norm_offset = norm_offset
         self._linear_format = precision.linear
         self._ropes: dict[Rope, tuple[str, str]] = {}
-        self._begins: str | None = None
-        self._firsts: str | None = None
+        self._texts: str | None = None
+        self._begins: tuple[TokenRows, str] | None = None
         self._ends: str | None = None
         self._reduced = False
-        self._lasts: dict[bool, LastRows] = {}
+        self._lasts: dict[bool, TokenRows] = {}
         self.only_ends = False  # whether nothing follows for which all tokens are needed
 
         g = graph
@@ -126,15 +126,8 @@ class DecoderBuilder:
             return Rows(value)
         exact = table.row(d.final_token) * np.float32(scale)
         last = self._last_rows()
-        ids = g.node("Unsqueeze", self._ids, g.constant([2], np.int64))
-        final = g.node(
-            "Equal",
-            g.node("GatherND", ids, last.gather, batch_dims=1),
-            g.constant(d.final_token, np.int64),
-        )
-        seen = g.node("GatherND", value, last.gather, batch_dims=1)
-        pinned = g.node("Where", final, g.weight(f"{table.name}.final_token", exact), seen)
-        return Rows(g.node("ScatterND", value, last.scatter, pinned, name="embedding.pinned"))
+        final = self._is_token(last, d.final_token, "final")
+        return Rows(self._put(value, last, final, exact, table.name))
 
     def layer(self, index: int) -> str:
         """Begin a layer, in the format that the precision gives it; returns its tensors' prefix."""
@@ -278,22 +271,42 @@ class DecoderBuilder:
         by_name = dict(zip(outputs, weights, strict=True))
         return self._linear_format.write(self.graph, x, by_name, self._last_rows)
 
-    def _last_rows(self) -> LastRows:
+    def _last_rows(self) -> TokenRows:
         """Where each text's last token is, before and after only the last two are `needed`."""
         if self._reduced not in self._lasts:
-            g = self.graph
-            axes = g.constant([1, 2], np.int64)
-            at = self._last
+            g, at = self.graph, self._last
             if self._reduced:
                 one = g.constant(1, np.int64)
                 at = g.node("Add", g.node("Mul", at, g.constant(0, np.int64)), one)
-            gather = g.node("Unsqueeze", at, axes, name="last_rows")
+            self._lasts[self._reduced] = self._token_rows(at, "last_rows")
+        return self._lasts[self._reduced]
+
+    def _token_rows(self, at: str, name: str) -> TokenRows:
+        """The rows of the tokens at the positions `at` (batch,), one in each text."""
+        g = self.graph
+        axes = g.constant([1, 2], np.int64)
+        if self._texts is None:
             zero, step = g.constant(0, np.int64), g.constant(1, np.int64)
             batch = g.node("Squeeze", g.node("Shape", self._ids, start=0, end=1))
-            texts = g.node("Unsqueeze", g.node("Range", zero, batch, step), axes)
-            scatter = g.node("Concat", texts, gather, axis=2, name="last_rows.of_texts")
-            self._lasts[self._reduced] = LastRows(gather, scatter)
-        return self._lasts[self._reduced]
+            texts = g.node("Range", zero, batch, step)
+            self._texts = g.node("Unsqueeze", texts, axes, name="texts")
+        gather = g.node("Unsqueeze", at, axes, name=name)
+        scatter = g.node("Concat", self._texts, gather, axis=2, name=f"{name}.of_texts")
+        return TokenRows(gather, scatter)
+
+    def _is_token(self, rows: TokenRows, token: int | None, name: str) -> str:
+        """Whether each of `rows` is that of `token`: (batch, 1, 1)."""
+        g = self.graph
+        ids = g.node("Unsqueeze", self._ids, g.constant([2], np.int64))
+        seen = g.node("GatherND", ids, rows.gather, batch_dims=1)
+        return g.node("Equal", seen, g.constant(token, np.int64), name=name)
+
+    def _put(self, value: str, rows: TokenRows, where: str, exact: Float32, name: str) -> str:
+        """`value` with `exact` (n,) in the place of those of its `rows` for which `where` holds."""
+        g = self.graph
+        seen = g.node("GatherND", value, rows.gather, batch_dims=1)
+        put = g.node("Where", where, g.weight(f"{name}.exact", exact), seen)
+        return g.node("ScatterND", value, rows.scatter, put, name=f"{name}.pinned")
 
     def _tensor(self, name: str, *shape: int) -> Tensor:
         tensor = self.checkpoint.tensor(name, *shape)
@@ -310,21 +323,12 @@ class DecoderBuilder:
         exact = self.calibration.first_token(name) if self.calibration else None
         if exact is None:
             return x
-        g = self.graph
         if self._begins is None:
-            axis = g.constant([1], np.int64)
-            first = g.node("Gather", self._ids, g.constant(0, np.int64), axis=1)
-            bos = g.node("Equal", first, g.constant(self.decoder.bos_token, np.int64))
-            self._begins = g.node("Unsqueeze", bos, axis, name="begins")
-            zero, one = g.constant(0, np.int64), g.constant(1, np.int64)
-            batch = g.node("Squeeze", g.node("Shape", self._ids, start=0, end=1))
-            rows = g.node("Unsqueeze", g.node("Range", zero, batch, one), axis)
-            self._firsts = g.node("Concat", rows, g.node("Mul", rows, zero), axis=1, name="firsts")
-        assert self._firsts
-        seen = g.node("Gather", x.value, g.constant(0, np.int64), axis=1)
-        pinned = g.node("Where", self._begins, g.weight(f"{name}.first_token", exact), seen)
-        value = g.node("ScatterND", x.value, self._firsts, pinned, name=f"{name}.pinned")
-        return Rows(value, x.scale)
+            at_start = self.graph.node("Sub", self._last, self._last)
+            first = self._token_rows(at_start, "first_rows")
+            self._begins = first, self._is_token(first, self.decoder.bos_token, "begins")
+        first, begins = self._begins
+        return Rows(self._put(x.value, first, begins, exact, name), x.scale)
 
     def _norm_heads(self, x: Rows, name: str, heads: int) -> str:
         """RMSNorm of each head by itself."""

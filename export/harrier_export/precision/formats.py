@@ -26,14 +26,14 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class LastRows:
-    """Where the last token of each text stands among rows (batch, sequence, n)."""
+class TokenRows:
+    """Where one token of each text stands among rows (batch, sequence, n)."""
 
     gather: str  # (batch, 1, 1) positions, for GatherND with batch_dims=1
     scatter: str  # (batch, 1, 2) text and position, for ScatterND
 
 
-Last = Callable[[], LastRows]  # written into the graph when first asked for
+Last = Callable[[], TokenRows]  # written into the graph when first asked for
 
 
 class LinearFormat(Protocol):

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from harrier_export.checkpoint import Float32, Tensor
 from harrier_export.graph import MICROSOFT, GraphBuilder
-from harrier_export.precision.formats import Last, LastRows, Rows
+from harrier_export.precision.formats import Last, Rows, TokenRows
 from harrier_export.rounding import round_with_feedback
 
 _TOP = 127  # the largest magnitude of a symmetric 8-bit integer
@@ -44,7 +44,7 @@ class TokenLinear:
         self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last
     ) -> list[Rows]:
         """See LinearFormat."""
-        rows = _TokenRows.of(graph, x.value, next(iter(weights.values())).shape[1])
+        rows = _QuantizedRows.of(graph, x.value, next(iter(weights.values())).shape[1])
         owed = graph.node("Mul", rows.scale, x.scale) if x.scale else rows.scale
         finer = rows.finer() if self.everywhere else rows.at(last()).finer()
         products = []
@@ -66,7 +66,7 @@ class TokenLinear:
 
 
 @dataclass(frozen=True)
-class _TokenRows:
+class _QuantizedRows:
     """Rows of a product's input, `codes` in steps of each row's `scale`, as uint8 around 128."""
 
     graph: GraphBuilder
@@ -77,7 +77,7 @@ class _TokenRows:
     codes: str
 
     @classmethod
-    def of(cls, graph: GraphBuilder, x: str, width: int) -> _TokenRows:
+    def of(cls, graph: GraphBuilder, x: str, width: int) -> _QuantizedRows:
         """Round every row of `x` (…, width) by its own largest magnitude."""
         axis = graph.constant([-1], np.int64)
         largest = graph.node(
@@ -92,14 +92,14 @@ class _TokenRows:
         codes = graph.node("QuantizeLinear", x, scale, zeros, axis=-1, block_size=width)
         return cls(graph, x, width, scale, zeros, codes)
 
-    def at(self, last: LastRows) -> _TokenRows:
+    def at(self, last: TokenRows) -> _QuantizedRows:
         """The last row of each text."""
 
         def gather(value: str) -> str:
             return self.graph.node("GatherND", value, last.gather, batch_dims=1)
 
         x, scale, zeros, codes = map(gather, (self.x, self.scale, self.zeros, self.codes))
-        return _TokenRows(self.graph, x, self.width, scale, zeros, codes)
+        return _QuantizedRows(self.graph, x, self.width, scale, zeros, codes)
 
     def finer(self) -> str:
         """What the codes have left of the rows, in finer steps."""
