@@ -124,7 +124,3 @@ def main() -> None:
     except Exception as error:  # kitoken raises several kinds for what it does not know
         sys.exit(f"{type(error).__name__}: {error}")
     print(json.dumps(msgspec.to_builtins(table)))
-
-
-if __name__ == "__main__":
-    main()

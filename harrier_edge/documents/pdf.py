@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from harrier_edge.documents.document import Builder, Document, Heading, one_line
+from harrier_edge.documents.text import with_plain_lines
 from harrier_edge.errors import DocumentError
 
 _HYPHENATED = re.compile(r"(?<=[^\W\d_])(?:\xad|\ufffe|-)\n(?=[a-zà-ÿ])")
@@ -23,7 +24,7 @@ def read(data: bytes, name: str, media_type: str) -> Document:
             bookmarks.setdefault(page, []).append((item.level + 1, item.get_title()))
     empty = True
     for number, page in enumerate(pdf):
-        text = page.get_textpage().get_text_bounded().replace("\r\n", "\n").replace("\r", "\n")
+        text = with_plain_lines(page.get_textpage().get_text_bounded())
         empty = empty and not text.strip()
         headings = tuple(
             Heading(0, level, one_line(title)) for level, title in bookmarks.get(number, [])

@@ -12,12 +12,12 @@ _BOMS = {
     b"\xff\xfe": "utf-16",
     b"\xfe\xff": "utf-16",
 }
-_SNIFFED = 8192  # bytes that tell whether a file is text
+SNIFFED = 8192  # bytes that tell whether a file is text
 
 
 def is_binary(data: bytes) -> bool:
     """Whether the first bytes of a file, 8,192 of them at most, are not those of a text."""
-    data = data[:_SNIFFED]
+    data = data[:SNIFFED]
     return b"\0" in data and not data.startswith(tuple(_BOMS))
 
 
@@ -40,6 +40,11 @@ def decode(data: bytes) -> str:
         text = _guess(data, error.start)
     if "\0" in text:
         raise DocumentError("holds NUL bytes, so it is not text")
+    return with_plain_lines(text)
+
+
+def with_plain_lines(text: str) -> str:
+    r"""`text` with "\n" at all line ends."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harrier_edge.documents.read import FORMATS
-from harrier_edge.documents.text import is_binary
+from harrier_edge.documents.text import SNIFFED, is_binary
 from harrier_edge.errors import DocumentError
 
 MAX_FILE_BYTES = 64 * 2**20
@@ -139,7 +139,7 @@ def _unknown(path: Path) -> str:
     if encoding or (media_type and not media_type.startswith(_TEXTUAL)):
         return "binary"
     with path.open("rb") as file:
-        return "binary" if is_binary(file.read(8192)) else ""
+        return "binary" if is_binary(file.read(SNIFFED)) else ""
 
 
 def _file(path: Path, status: os.stat_result) -> File:
