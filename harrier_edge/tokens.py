@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from harrier_edge.errors import PackageError
@@ -150,6 +154,30 @@ def _nfc(text: str) -> str:
     return composed
 
 
+def _kitoken() -> ModuleType:
+    """The library, loaded by a thread that never ends. Raises ImportError.
+
+    Its allocator, mimalloc 3, takes the thread that loads it for the process's main one: once that
+    thread has ended, the next new thread to call kitoken kills the process.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        loaded = threading.Event()
+
+        def load_and_stay() -> None:
+            try:
+                importlib.import_module("kitoken")
+            except ImportError:
+                return  # raised below
+            finally:
+                loaded.set()
+            threading.Event().wait()
+
+        if "kitoken" not in sys.modules:
+            threading.Thread(target=load_and_stay, name="kitoken", daemon=True).start()
+            loaded.wait()
+    return importlib.import_module("kitoken")
+
+
 def _load_compiled(path: Path, compiled: CompiledTokenizer | None) -> kitoken.Kitoken | None:
     """The compiled form; None, logged, where it was made by another kitoken than this one.
 
@@ -159,12 +187,12 @@ def _load_compiled(path: Path, compiled: CompiledTokenizer | None) -> kitoken.Ki
     if compiled is None:
         return None
     try:
-        import kitoken  # a package without a compiled form does not need it
+        library = _kitoken()  # a package without a compiled form does not need it
     except ImportError:
         logger.warning("kitoken is not installed: the tokenizer takes a second or two to load")
         return None
     # Not importlib.metadata, whose import takes as long as the tokenizer's own.
-    place = Path(kitoken.__file__).parents[1]
+    place = Path(library.__path__[0]).parent
     if not (place / f"kitoken-{compiled.kitoken}.dist-info").is_dir():
         logger.warning(
             "%s was made by kitoken %s, which is not the one installed: the tokenizer takes a "
@@ -173,4 +201,5 @@ def _load_compiled(path: Path, compiled: CompiledTokenizer | None) -> kitoken.Ki
             compiled.kitoken,
         )
         return None
-    return kitoken.Kitoken.from_file(str(path))
+    fast: kitoken.Kitoken = library.Kitoken.from_file(str(path))
+    return fast

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -62,6 +64,27 @@ def test_a_package_loads_without_tokenizers(tiny_package: Path) -> None:
     assert "_reference" not in vars(tokenizer)
     tokenizer.encode(["\u2581\u2581"])
     assert "_reference" in vars(tokenizer)
+
+
+def test_the_thread_that_loads_it_may_end(tiny_package: Path) -> None:
+    """kitoken's allocator belongs to the thread that loads it; others go on when that one ends."""
+    script = """if True:
+        import sys, threading
+        from harrier_edge import Embedder
+        shared = []
+        def load(): shared.append(Embedder(sys.argv[1]))
+        def use(): shared.append(shared[0].count_tokens(["the end"] * 50)[0])
+        for work in (load, use, use):
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+        assert "kitoken" in sys.modules and "tokenizers" not in sys.modules
+        print(shared[1:])
+    """
+    command = [sys.executable, "-c", script, str(tiny_package)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "[7, 7]\n"
 
 
 def test_another_kitoken_is_not_trusted(
