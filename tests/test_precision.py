@@ -11,10 +11,16 @@ import pytest
 from safetensors.numpy import save_file
 
 from harrier_edge.errors import UsageError
-from harrier_export.checkpoint import Tensor
-from harrier_export.graph import FLOAT, GraphBuilder
+from harrier_export.checkpoint import Float32, Tensor
+from harrier_export.graph import FLOAT, INT64, GraphBuilder
 from harrier_export.precision import precision_format
-from harrier_export.precision.blocks import Quantized, quantize, refine
+from harrier_export.precision.blocks import (
+    BlockEmbedding,
+    Quantized,
+    dequantize,
+    quantize,
+    refine,
+)
 from harrier_export.precision.formats import Rows, TokenRows
 from harrier_export.precision.tokens import TokenLinear
 from harrier_export.rounding import feedback
@@ -136,6 +142,40 @@ def test_the_last_token_is_rounded_finest(tmp_path: Path, everywhere: bool) -> N
     finest |= everywhere
     assert errors[finest].max() < 1e-4
     assert everywhere or errors[~finest].min() > 5e-4
+
+
+def embedded(folder: Path, table: Float32, sensitivity: Float32, bits: int) -> Float32:
+    """All rows of a table that was written in blocks, times 2, as ONNX Runtime reads them."""
+    save_file({"table": table}, folder / "table.safetensors")
+    tensor = Tensor("table", table.shape, folder / "table.safetensors", lambda count: None)
+    with closing(GraphBuilder(folder / "model.onnx_data")) as graph:
+        ids = graph.input("ids", INT64, ["n"])
+        rows = BlockEmbedding(bits, 32).write(graph, ids, tensor, 2.0, lambda: sensitivity)
+        graph.output(rows, "rows", FLOAT, ["n", table.shape[1]])
+        graph.save(folder / "model.onnx")
+    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
+    (seen,) = session.run(None, {"ids": np.arange(len(table))})
+    for file in ("model.onnx", "model.onnx_data"):
+        (folder / file).unlink()
+    read: Float32 = seen
+    return read
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_large_column_does_not_cost_the_others(tmp_path: Path, bits: int) -> None:
+    """Columns are balanced by what an error in them weighs, unless the table is on a grid."""
+    random = np.random.default_rng(6)
+    table = random.standard_normal((500, 64)).astype(np.float32)
+    table[:, 7] *= 50
+    sensitivity = np.ones(64, np.float32)
+    sensitivity[7] = 0.02
+    grid = dequantize(quantize(table, bits, 32, asymmetric=False), bits)
+
+    def error(read: Float32) -> float:
+        return float(np.square((read - 2 * table) * sensitivity).sum())
+
+    assert error(embedded(tmp_path, table, sensitivity, bits)) < 0.1 * error(2 * grid)
+    np.testing.assert_allclose(embedded(tmp_path, grid, sensitivity, bits), 2 * grid, rtol=1e-6)
 
 
 def test_unknown_precisions_are_named() -> None:

@@ -50,11 +50,13 @@ class Tensor:
             yield self._read(slice(start, min(start + step, self.shape[0])))
 
     def row(self, index: int) -> Float32:
-        """One of its rows, which is not counted as read: the whole is read besides."""
-        row: Float32 = dataclasses.replace(self, on_read=lambda count: None)._read(
-            slice(index, index + 1)
-        )[0]
+        """One of its rows."""
+        row: Float32 = self._read(slice(index, index + 1))[0]
         return row
+
+    def uncounted(self) -> Tensor:
+        """The same, whose reading counts for nothing: the whole is read besides."""
+        return dataclasses.replace(self, on_read=lambda count: None)
 
     def _read(self, rows: slice) -> Float32:
         with safe_open(self.path, framework="np") as file:

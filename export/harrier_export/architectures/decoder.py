@@ -121,13 +121,25 @@ class DecoderBuilder:
         """
         g, d = self.graph, self.decoder
         table = self.checkpoint.tensor("embed_tokens.weight", d.vocab_size, d.hidden_size)
-        value = self.precision.embedding.write(g, self._ids, table, scale)
+        value = self.precision.embedding.write(g, self._ids, table, scale, self._sensitivity)
         if self.precision.embedding.exact:
             return Rows(value)
-        exact = table.row(d.final_token) * np.float32(scale)
+        exact = table.uncounted().row(d.final_token) * np.float32(scale)
         last = self._last_rows()
         final = self._is_token(last, d.final_token, "final")
         return Rows(self._put(value, last, final, exact, table.name))
+
+    def _sensitivity(self) -> Float32:
+        """How much the layers make of an error in each column of their input: (hidden,).
+
+        The root mean square of the weights of the norms through which they read it.
+        """
+        d = self.decoder
+        names = [f"layers.{i}.input_layernorm.weight" for i in range(len(d.layers))]
+        norms = [self.checkpoint.tensor(name, d.hidden_size).uncounted().array() for name in names]
+        weights = np.stack(norms) + np.float32(self.norm_offset)
+        sensitivity: Float32 = np.sqrt(np.square(weights).mean(0))
+        return sensitivity
 
     def layer(self, index: int) -> str:
         """Begin a layer, in the format that the precision gives it; returns its tensors' prefix."""

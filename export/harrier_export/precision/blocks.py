@@ -5,7 +5,7 @@ A weight w of a block is stored as q = round(w / scale) + zero point, an unsigne
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +77,16 @@ def quantize(rows: Float32, bits: int, block_size: int, asymmetric: bool) -> Qua
     return Quantized(
         _pack(codes.astype(np.uint8), bits), scales.astype(np.float32), zeros.astype(np.uint8)
     )
+
+
+def dequantize(q: Quantized, bits: int) -> Float32:
+    """The rows (rows, columns) that codes stand for, those filled in included."""
+    codes = q.packed
+    if bits == 4:
+        codes = np.stack([codes & 15, codes >> 4], -1).reshape(*codes.shape[:2], -1)
+    steps = codes.astype(np.float32) - q.zeros[..., None]
+    values: Float32 = (steps * q.scales[..., None]).reshape(len(codes), -1)
+    return values
 
 
 def refine(q: Quantized, rows: Float32, bits: int, block_size: int, known: Feedback) -> Quantized:
@@ -205,12 +215,28 @@ class BlockEmbedding:
         """For the manifest."""
         return f"GatherBlockQuantized {self.bits} bit, block {self.block_size}, symmetric"
 
-    def write(self, graph: GraphBuilder, ids: str, table: Tensor, scale: float) -> str:
+    def write(
+        self,
+        graph: GraphBuilder,
+        ids: str,
+        table: Tensor,
+        scale: float,
+        sensitivity: Callable[[], Float32],
+    ) -> str:
         """See EmbeddingFormat."""
+        divisor = self._divisor(next(table.uncounted().blocks()), sensitivity())
         packed, scales = _store(
-            graph, table.name, table, scale, self.bits, self.block_size, asymmetric=False, flat=True
+            graph,
+            table.name,
+            table,
+            scale,
+            self.bits,
+            self.block_size,
+            asymmetric=False,
+            flat=True,
+            divisor=divisor,
         )
-        return graph.node(
+        rows = graph.node(
             "GatherBlockQuantized",
             packed,
             ids,
@@ -222,6 +248,28 @@ class BlockEmbedding:
             quantize_axis=1,
             name="embedding",
         )
+        if divisor is None:
+            return rows
+        return graph.node("Mul", rows, graph.constant(divisor, np.float32), name="embedding.scaled")
+
+    def _divisor(self, rows: Float32, sensitivity: Float32) -> Float32 | None:
+        """What the columns are divided by before they are cut into blocks: (hidden,), or None.
+
+        The largest value of a block sets the step for all of it. Columns that are large and weigh
+        little are made smaller, so that the others get finer steps: to the root of the ratio, at
+        which the sum of weighted errors is least where each column's error goes with its divisor.
+        A table that has been in blocks before may lose less as it is. `rows` (count, hidden), of
+        the tokens met most, tell which is better.
+        """
+        size = np.sqrt(np.square(rows).mean(0)) + np.float32(1e-12)
+        balanced: Float32 = np.sqrt(size / (sensitivity + np.float32(1e-12)))
+
+        def error(divisor: Float32) -> float:
+            q = quantize(rows / divisor, self.bits, self.block_size, asymmetric=False)
+            lost = (dequantize(q, self.bits)[:, : rows.shape[1]] * divisor - rows) * sensitivity
+            return float(np.square(lost).sum())
+
+        return balanced if error(balanced) < error(np.ones_like(size)) else None
 
 
 def _store(
@@ -233,8 +281,12 @@ def _store(
     block_size: int,
     asymmetric: bool,
     flat: bool = False,
+    divisor: Float32 | None = None,
 ) -> list[str]:
-    """Stream a tensor's codes, then its scales and, if asymmetric, its zero points."""
+    """Stream a tensor's codes, then its scales and, if asymmetric, its zero points.
+
+    Its columns are divided by `divisor` first.
+    """
     rows, columns = tensor.shape
     blocks = -(-columns // block_size)
     scales: list[Float32] = []
@@ -242,6 +294,8 @@ def _store(
 
     def codes() -> Iterator[npt.NDArray[Any]]:
         for block in tensor.blocks():
+            if divisor is not None:
+                block /= divisor
             q = quantize(block, bits, block_size, asymmetric)
             if tensor.feedback is not None:
                 q = refine(q, block, bits, block_size, tensor.feedback)

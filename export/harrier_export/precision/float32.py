@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from harrier_export.checkpoint import Tensor
+from harrier_export.checkpoint import Float32, Tensor
 from harrier_export.graph import GraphBuilder
 from harrier_export.precision.formats import Last, Rows
 
@@ -37,7 +37,14 @@ class FloatEmbedding:
     description: str = "float32"
     exact: bool = True
 
-    def write(self, graph: GraphBuilder, ids: str, table: Tensor, scale: float) -> str:
+    def write(
+        self,
+        graph: GraphBuilder,
+        ids: str,
+        table: Tensor,
+        scale: float,
+        sensitivity: Callable[[], Float32],
+    ) -> str:
         """See EmbeddingFormat."""
         rows = (block * np.float32(scale) for block in table.blocks())
         return graph.node(

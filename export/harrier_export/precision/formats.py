@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from harrier_export.checkpoint import Tensor
+from harrier_export.checkpoint import Float32, Tensor
 from harrier_export.graph import GraphBuilder
 
 
@@ -64,8 +64,18 @@ class EmbeddingFormat(Protocol):
     def description(self) -> str:
         """For the manifest."""
 
-    def write(self, graph: GraphBuilder, ids: str, table: Tensor, scale: float) -> str:
-        """The rows of `table` (vocabulary, hidden) at `ids` (…), times `scale`: (…, hidden)."""
+    def write(
+        self,
+        graph: GraphBuilder,
+        ids: str,
+        table: Tensor,
+        scale: float,
+        sensitivity: Callable[[], Float32],
+    ) -> str:
+        """The rows of `table` (vocabulary, hidden) at `ids` (…), times `scale`: (…, hidden).
+
+        `sensitivity()` (hidden,) is what an error in a column weighs.
+        """
 
 
 @dataclass(frozen=True)
