@@ -13,7 +13,7 @@ from harrier_edge.store.connection import StoredModel
 from harrier_edge.store.database import Database
 from harrier_edge.store.filters import parse_filters
 from harrier_edge.store.rows import ChunkRow, Found, Part
-from harrier_edge.vectors import STORES, Vectors, to_blobs
+from harrier_edge.vectors import STORES, Vectors, rotate, sign_words, to_blobs
 
 DIMENSION = 128
 CHUNKS = 9  # of a document
@@ -68,6 +68,35 @@ def test_the_scan_finds_the_nearest(database: Database, conditions: list[str]) -
         assert all(scores.get(one.chunk, one) == one for one in found)
         recalls.append(recall(found, true))
     assert np.mean(recalls) >= 0.99
+
+
+def test_what_is_nearest_in_the_first_bits_holds_the_nearest() -> None:
+    """Where vectors have more words than all rows are compared in, and there are many rows."""
+    dimension, segments = 512, 64
+    assert dimension // 64 > module.FIRST_WORDS
+    random = np.random.default_rng(0)
+    scan = module.Scan(dimension)
+    centres = random.standard_normal((2000, dimension)).astype(np.float32)
+    queries = centres[:20] + random.standard_normal((20, dimension)).astype(np.float32)
+    nearest: list[list[tuple[float, int]]] = [[] for _ in queries]
+    for segment in range(segments):
+        vectors = centres[random.integers(0, 2000, module.SEGMENT)]
+        vectors += random.standard_normal(vectors.shape).astype(np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        words = sign_words(rotate(vectors)).T
+        owners = np.full(module.SEGMENT, segment + 1, "<u4")
+        scan.put(segment, owners.tobytes(), words.astype("<u8").tobytes())
+        for best, products in zip(nearest, queries @ vectors.T, strict=True):
+            some = np.argsort(-products)[:10]
+            best += zip(products[some], (segment * module.SEGMENT + some).tolist(), strict=True)
+    assert segments * module.SEGMENT // module.SHARE > 100 * module.POOL
+    shares = []
+    for query, best in zip(queries, nearest, strict=True):
+        true = {chunk for _, chunk in sorted(best, reverse=True)[:10]}
+        found, documents = scan.candidates(query, 100, module.Scope())
+        assert (documents == found // module.SEGMENT + 1).all()
+        shares.append(len(true & set(found.tolist())) / 10)
+    assert np.mean(shares) >= 0.99
 
 
 def test_a_narrow_filter_leaves_as_many_as_it_holds(database: Database) -> None:

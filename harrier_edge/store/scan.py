@@ -1,26 +1,29 @@
 """The sign bits of all chunks in memory, and the scan that picks candidates from them.
 
-A scan reads dimension / 8 bytes a chunk: the Hamming distance to the query's bits finds a pool of
-rows, and the product of the query itself with their bits orders that pool. What stands first is
-then to be scored by its whole vector.
+A scan narrows in three steps. The Hamming distance in the first 256 bits, which the rotation has
+made as good a sample as any, leaves a small share of all rows; that in all bits leaves a pool; and
+the product of the query itself with their bits orders the pool. What stands first is then to be
+scored by its whole vector.
+
+All runs in one thread: NumPy's calls are so short here that threads would wait for the
+interpreter's lock longer than they work.
 """
 
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
-from harrier_edge.machine import available_cores
 from harrier_edge.vectors import Vectors, Words, rotate, sign_products, sign_words
 
 SEGMENT = 4096  # slots of a segment, which is stored and read as a whole
 BLOCK = 16 * SEGMENT  # slots that are scanned in one go: half a megabyte for each word
 CANDIDATES = 100  # that are scored by their whole vectors, unless more are asked for
+FIRST_WORDS = 4  # that all rows are compared in
+SHARE = 64  # one of so many rows is compared in all words, and at least
 POOL = 16  # rows that are ordered by products, for each candidate
 SAMPLE = 4096  # rows from which the pool's distance is guessed
 GATHERED = 0.25  # a filter that keeps less than this share has its rows gathered first
@@ -104,37 +107,32 @@ class Scan:
         rotated = rotate(query[None])[0]
         bits = sign_words(rotated[None])[0]
         with self._lock:
-            rows, distances = self._distances(bits, scope)
-            pool = _smallest(distances, count * POOL)
-            if rows is not None:
-                pool = rows[pool]
-            products = sign_products(self._gather(pool).T, rotated)
+            rows = self._near(bits[:FIRST_WORDS], count * POOL, scope)
+            pool = rows[_smallest(_hamming(self._gather(rows, self._words), bits), count * POOL)]
+            products = sign_products(self._gather(pool, self._words).T, rotated)
             best = pool[np.lexsort((pool, -products))[:count]]
             return self._ids(best), self._documents[best].astype(np.int64)
 
-    def _distances(self, bits: Words, scope: Scope) -> tuple[Rows | None, npt.NDArray[np.uint16]]:
-        """Hamming distances of some rows, or of all where there is none; FAR is for no hit."""
+    def _near(self, first: Words, least: int, scope: Scope) -> Rows:
+        """The rows in the scope, in rising order, whose first words are nearest to `first`.
+
+        They are a small share of all rows, but `least` if there are as many.
+        """
         total = len(self._segments) * SEGMENT
+        most = max(least, total // SHARE)
         found = self._found(scope, total)
         kept = np.count_nonzero(found)
-        distances = np.empty(total, np.uint16)
         if kept < GATHERED * total:
             rows = np.flatnonzero(found)
-            distances = np.empty(kept, np.uint16)
-            for start in range(0, kept, BLOCK):
-                part = rows[start : start + BLOCK]
-                _hamming(self._gather(part), bits, distances[start : start + BLOCK])
-            return rows, distances
-
-        def scan(block: int) -> None:
-            out = distances[block * BLOCK : (block + 1) * BLOCK]
-            _hamming(self._blocks[block][:, : len(out)], bits, out)
-            kept = found[block * BLOCK : (block + 1) * BLOCK]
-            if not kept.all():
-                out[~kept] = FAR
-
-        list(_pool().map(scan, range(-(-total // BLOCK))))
-        return None, distances
+            if kept <= most:
+                return rows
+            return rows[_smallest(_hamming(self._gather(rows, len(first)), first), most)]
+        distances = np.empty(total, np.uint16)
+        for block, start in zip(self._blocks, range(0, total, BLOCK), strict=True):
+            part = distances[start : start + BLOCK]
+            part[:] = _hamming(block[: len(first), : len(part)], first)
+        distances[~found] = FAR
+        return _smallest(distances, most)
 
     def _found(self, scope: Scope, total: int) -> npt.NDArray[np.bool_]:
         """Which rows are chunks in the scope."""
@@ -164,47 +162,45 @@ class Scan:
         held = places[segments] >= 0
         return places[segments[held]] * SEGMENT + ids[held] % SEGMENT
 
-    def _gather(self, rows: Rows) -> Words:
-        """The bits of rows in rising or any order: (words, n)."""
-        gathered = np.empty((self._words, len(rows)), np.uint64)
-        blocks = rows // BLOCK
-        for block in np.unique(blocks):
-            some = blocks == block
-            gathered[:, some] = self._blocks[block][:, rows[some] % BLOCK]
+    def _gather(self, rows: Rows, words: int) -> Words:
+        """The first words of rows in rising order: (words, n)."""
+        gathered = np.empty((words, len(rows)), np.uint64)
+        ends = np.searchsorted(rows, np.arange(1, len(self._blocks) + 1) * BLOCK)
+        start = 0
+        for number, (block, end) in enumerate(zip(self._blocks, ends.tolist(), strict=True)):
+            inside = rows[start:end] - number * BLOCK
+            gathered[:, start:end] = block[:words].take(inside, axis=1)
+            start = end
         return gathered
 
     def _ids(self, rows: Rows) -> Rows:
         return np.array(self._segments, np.int64)[rows // SEGMENT] * SEGMENT + rows % SEGMENT
 
 
-def _hamming(words: Words, bits: Words, out: npt.NDArray[np.uint16]) -> None:
+def _hamming(words: Words, bits: Words) -> npt.NDArray[np.uint16]:
     """The bits in which each column of words (words, n) differs from `bits` (words,)."""
     different = np.empty(words.shape[1], np.uint64)  # written again for each word, so it stays
     count = np.empty(words.shape[1], np.uint8)  # in the cache
-    out[:] = 0
+    distances = np.zeros(words.shape[1], np.uint16)
     for word, other in zip(words, bits, strict=True):
         np.bitwise_xor(word, other, out=different)
         np.bitwise_count(different, out=count)
-        out += count
+        distances += count
+    return distances
 
 
 def _smallest(distances: npt.NDArray[np.uint16], count: int) -> Rows:
-    """Where the `count` smallest distances are, the first of equals; FAR is never among them.
+    """Where the `count` smallest distances are, in rising order of places.
 
-    A guess from a sample spares the ordering of all, and is widened until it holds enough.
+    Of equal distances the first places are taken; FAR is never among them. A guess from a sample
+    spares the ordering of all, and is widened until it holds enough.
     """
     step = max(1, len(distances) // SAMPLE)
     sample = np.sort(distances[::step])
-    rank = 2 * count // step + 8
+    rank = 5 * count // (4 * step) + 8
     while True:
         limit = sample[rank] if rank < len(sample) else FAR
         found = np.flatnonzero(distances < FAR if limit == FAR else distances <= limit)
         if len(found) >= count or limit == FAR:
-            return found[np.argsort(distances[found], kind="stable")[:count]]
+            return np.sort(found[np.argsort(distances[found], kind="stable")[:count]])
         rank *= 4
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    """A thread for each core: NumPy lets go of the interpreter in what a scan calls."""
-    return ThreadPoolExecutor(available_cores(), thread_name_prefix="harrier-scan")
