@@ -75,6 +75,7 @@ class Embedder:
             dimension=manifest.dimension,
             pad_token=manifest.tokens.pad,
             query=package.folder / QUERY if QUERY in manifest.files else None,
+            layers=package.layers,
             threads=_threads(threads),
             providers=providers,
         )

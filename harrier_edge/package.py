@@ -7,6 +7,7 @@ import hashlib
 import os
 import time
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 
 import msgspec
@@ -37,6 +38,17 @@ class Package:
 
     folder: Path
     manifest: PackageManifest
+
+    @property
+    def layers(self) -> list[Path]:
+        """The graphs of single layers, in order; none in packages that were made before them."""
+        names = takewhile(self.manifest.files.__contains__, map(layer_file, count()))
+        return [self.folder / name for name in names]
+
+
+def layer_file(layer: int) -> str:
+    """The name of the graph of one layer, from 0."""
+    return f"layer-{layer:02}.onnx"
 
 
 def find_package(model: str | Path, precision: str | None = None) -> Path:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from harrier_edge.errors import PackageError, UsageError
+from harrier_edge.layers import LayerByLayer
 from harrier_edge.machine import available_cores
 
 Vectors = npt.NDArray[np.float32]
@@ -27,7 +28,8 @@ BATCH_TOKENS = 256
 # Packages attend with another kernel in wider batches. Its bits follow from the width of the batch,
 # so that longer texts are never padded: each is a batch of its own.
 TILED_TOKENS = 512
-# Texts longer than this are embedded one at a time, on all threads, for the memory they take.
+# Texts longer than this are embedded one at a time, on all threads, and layer by layer where the
+# package has graphs for it: for the memory they take. Shorter ones are not worth opening these.
 LONG_TEXT_TOKENS = 4096
 # Up to this many tokens, products have the same bits whether a text comes at once or behind the
 # past of its beginning, given that two tokens or more are left.
@@ -45,14 +47,18 @@ class Session:
         dimension: int,
         pad_token: int,
         query: Path | None = None,
+        layers: Sequence[Path] = (),
+        one_pass_tokens: int = LONG_TEXT_TOKENS,
         threads: int | None = None,
         providers: Sequence[str] | None = None,
     ) -> None:
         """Load a package's graph on `threads` threads (default: the cores this process may use).
 
         `query` is the package's graph that takes a past, if it has one: on a CPU, single texts go
-        through it, and `model` is loaded when several come at once. `providers` are ONNX
-        Runtime's, with or without "ExecutionProvider" (default: CPU).
+        through it, and `model` is loaded when several come at once. `layers` are its graphs of
+        single layers, if it has them: on a CPU, texts of more than `one_pass_tokens` go through
+        these, with the bits of one pass. `providers` are ONNX Runtime's, with or without
+        "ExecutionProvider" (default: CPU).
         Raises UsageError for a provider that is not installed or a thread count below 1, and
         PackageError for a graph that does not load, or has other inputs, output or dimension than
         a package's.
@@ -64,6 +70,8 @@ class Session:
         self._on_cpu = self._providers == ["CPUExecutionProvider"]
         self._model = model
         self._query = query if self._on_cpu else None
+        self._one_pass_tokens = one_pass_tokens
+        self._layers = LayerByLayer(layers, self._open) if layers and self._on_cpu else None
         self._whole: onnxruntime.InferenceSession | None = None
         self._one_thread: onnxruntime.InferenceSession | None = None
         self._pasts: OrderedDict[tuple[int, ...], Vectors] = OrderedDict()
@@ -72,17 +80,20 @@ class Session:
         self._pad_token = pad_token
         self._all_threads()
 
-    def _load(self, model: Path, threads: int) -> onnxruntime.InferenceSession:
+    def _open(self, model: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = threads or self._threads
         options.log_severity_level = 3  # errors; the rest is for those who make graphs
         try:
-            session = onnxruntime.InferenceSession(str(model), options, providers=self._providers)
+            return onnxruntime.InferenceSession(str(model), options, providers=self._providers)
         except Exception as error:  # ONNX Runtime has no common base class of its own
             raise PackageError(
                 f"{model}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}. "
                 "Export the model again, or install a newer onnxruntime."
             ) from error
+
+    def _load(self, model: Path, threads: int) -> onnxruntime.InferenceSession:
+        session = self._open(model, threads)
         wanted = QUERY_INPUTS if model == self._query else INPUTS
         inputs = {i.name: i.type for i in session.get_inputs()}
         outputs = {o.name: (o.type, o.shape[-1:]) for o in session.get_outputs()}
@@ -100,13 +111,23 @@ class Session:
 
         Shorter texts are padded on the right, which their vectors do not see.
         """
+        if self._layers and max(map(len, batch)) > self._one_pass_tokens:
+            return np.concatenate([self._alone(text) for text in batch])
         session = self._all_threads()
         if not self._query:
             return self._run(session, batch)
-        empty = self._no_past(session)
-        return np.concatenate(
-            [session.run([OUTPUT], {"input_ids": _row(text), "past": empty})[0] for text in batch]
-        )
+        return np.concatenate([self._alone(text) for text in batch])
+
+    def _alone(self, text: Sequence[int]) -> Vectors:
+        """Embed one text by itself."""
+        if self._layers and len(text) > self._one_pass_tokens:
+            return self._layers.run(text)
+        session = self._all_threads()
+        if not self._query:
+            return self._run(session, [text])
+        feeds = {"input_ids": _row(text), "past": self._no_past(session)}
+        vectors: Vectors = session.run([OUTPUT], feeds)[0]
+        return vectors
 
     def run_after(self, beginning: Sequence[int], text: Sequence[int]) -> Vectors | None:
         """Embed one text, (1, dimension) float32, of which only what follows `beginning` is run.
@@ -171,7 +192,7 @@ class Session:
         vectors = np.empty((len(texts), self.dimension), np.float32)
         batches = list(token_batches([len(text) for text in texts], batch_size))
         # One text alone, and a long one for the memory that it takes, has all threads.
-        alone = [rows for rows in batches if len(texts[rows[0]]) > LONG_TEXT_TOKENS]
+        alone = [rows for rows in batches if len(texts[rows[0]]) > self._one_pass_tokens]
         others = batches[len(alone) :]  # the longest come first
         if len(texts) == 1 or not self._on_cpu or (len(others) < 2 and not self._query):
             alone, others = batches, []

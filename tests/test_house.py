@@ -25,7 +25,7 @@ FLOORS = {
     "harrier_edge": (
         {"errors"},
         {"spec", "places", "prompts", "vectors", "fusion", "machine", "bench_texts", "graphs"},
-        {"package", "catalog"},
+        {"package", "catalog", "layers"},
         {"tokens", "session", "documents", "store", "hub", "archive"},
         {"embedder", "searching"},
         {"reembedding", "updating"},
@@ -34,11 +34,11 @@ FLOORS = {
         {"__main__"},
     ),
     "harrier_export": (
-        {"graph", "texts", "reference", "tokenizer", "smoothing", "rounding"},
+        {"graph", "rewriting", "texts", "reference", "tokenizer", "smoothing", "rounding"},
         {"checkpoint", "compiled_tokenizer"},
         {"precision", "sentence_transformers"},
         {"architectures"},
-        {"calibrate", "parity", "past"},
+        {"calibrate", "layers", "parity", "past"},
         {"package"},
     ),
 }
@@ -46,7 +46,7 @@ OWNERS = {
     "apsw": {"harrier_edge.store.connection"},
     "sqlite_vec": {"harrier_edge.store.connection"},
     "huggingface_hub": {"harrier_edge.hub"},
-    "onnxruntime": {"harrier_edge.session", "harrier_export.calibrate"},
+    "onnxruntime": {"harrier_edge.layers", "harrier_edge.session", "harrier_export.calibrate"},
     "tokenizers": {
         "harrier_edge.tokens",
         "harrier_export.tokenizer",
@@ -61,7 +61,12 @@ OWNERS = {
     "pypdfium2": {"harrier_edge.documents.pdf"},
     "watchfiles": {"harrier_edge.documents.watch"},
     "yaml": {"harrier_edge.documents.markdown"},
-    "onnx": {"harrier_export.graph", "harrier_export.past"},
+    "onnx": {
+        "harrier_export.graph",
+        "harrier_export.layers",
+        "harrier_export.past",
+        "harrier_export.rewriting",
+    },
     "safetensors": {"harrier_export.checkpoint"},
     "torch": {"harrier_export.reference"},
     "transformers": {"harrier_export.reference"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
@@ -13,7 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harrier_edge.errors import PackageError, UsageError
+from harrier_edge.package import Package
 from harrier_edge.session import CACHED_BEGINNINGS, CACHED_TEXT_TOKENS, Session
+from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
 from harrier_export import ExportOptions, export
 from harrier_export.precision import PRECISIONS
 
@@ -59,13 +62,15 @@ def any_session(
         dimension=64,
         pad_token=0,
         query=target / "query.onnx",
+        layers=Package(target, read_table(target / MANIFEST_NAME, PackageManifest)).layers,
+        one_pass_tokens=1000,
         threads=2,
     )
 
 
 @pytest.fixture(scope="module")
 def plain_session(any_session: Session) -> Session:
-    """The same package without `query.onnx`."""
+    """The same package with nothing but `model.onnx`."""
     return Session(any_session._model, dimension=64, pad_token=0, threads=2)
 
 
@@ -207,3 +212,42 @@ def test_beginnings_are_kept_in_bounds(any_session: Session) -> None:
     assert first is not None
     assert again is not None
     assert np.array_equal(first, again)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    st.integers(1001, 3000) | st.sampled_from([1024, 1025, 1088, 1089, 1536, 2048]),
+    st.booleans(),
+    st.integers(0, 2**32),
+)
+def test_a_long_text_in_pieces_has_the_bits_of_one_pass(
+    any_session: Session, plain_session: Session, count: int, usual: bool, seed: int
+) -> None:
+    """Layer by layer, in sliding layers too, with or without the tokens that texts begin and end
+    with, which may stand elsewhere as well."""
+    random = np.random.default_rng(seed)
+    text = random.integers(0, 300, count).tolist()
+    if usual:
+        text[0], text[-1] = 2, 1
+    short = [2, 5, 1]
+    whole = plain_session.run([text])
+    assert np.array_equal(any_session.run([text]), whole)
+    assert np.array_equal(any_session.run_many([short, text, short])[1:2], whole)
+    assert np.array_equal(any_session.run([short, text])[1:], whole)
+
+
+def test_threads_may_embed_long_texts_at_once(any_session: Session, plain_session: Session) -> None:
+    """They wait for each other, since each text takes all cores, and get what is theirs."""
+    texts = [[2, *range(3, 250), 7 + i] * 5 for i in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda text: any_session.run([text]), texts))
+    for text, vector in zip(texts, together, strict=True):
+        assert np.array_equal(vector, plain_session.run([text]))
+
+
+def test_a_graph_that_is_no_layer_is_refused(tiny_package: Path) -> None:
+    """The error names the file and its inputs."""
+    path = tiny_package / "model.onnx"
+    session = Session(path, dimension=64, pad_token=0, layers=[path], one_pass_tokens=2)
+    with pytest.raises(PackageError, match=r"model.onnx: its inputs are \['attention_mask'"):
+        session.run([[2, 3, 1]])

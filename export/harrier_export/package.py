@@ -34,6 +34,7 @@ from harrier_export.calibrate import Calibration
 from harrier_export.checkpoint import Checkpoint
 from harrier_export.compiled_tokenizer import compile_tokenizer
 from harrier_export.graph import GraphBuilder
+from harrier_export.layers import write_layer_graphs
 from harrier_export.parity import check_floor, measure_parity
 from harrier_export.past import write_query_graph
 from harrier_export.precision import PrecisionFormat, precision_format
@@ -143,6 +144,7 @@ def export(
             source.refuse_unused(architecture.is_ignored)
             data_sha256 = graph.save(folder / MODEL)
         write_query_graph(folder, decoder)
+        write_layer_graphs(folder, decoder)
         manifest = _manifest(source, decoder, sentence, spec, options, form)
         _write_companions(source, folder, manifest, spec)
         parity = None

@@ -11,14 +11,13 @@ each layer the keys, then the values, of the m tokens before, which may be none.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
 from harrier_edge.package import MODEL, QUERY
 from harrier_export.architectures.decoder import Decoder
+from harrier_export.rewriting import Rewriter, replace_input
 
 ATTENTION = "GroupQueryAttention"
 _PAST_KEY, _PAST_VALUE = 3, 4  # places among its inputs
@@ -31,24 +30,23 @@ def write_query_graph(folder: Path, decoder: Decoder) -> None:
     (folder / QUERY).write_bytes(model.SerializeToString())
 
 
-class _Past:
+class _Past(Rewriter):
     """Rewrites one graph. Values that `DecoderBuilder` names are known by these names."""
 
     def __init__(self, graph: onnx.GraphProto, decoder: Decoder) -> None:
-        self._graph = graph
+        super().__init__(graph)
         self._pairs = 2 * len(decoder.layers)
         self._heads = (decoder.kv_heads, decoder.head_dim)
-        self._nodes: list[onnx.NodeProto] = []
         self._presents: list[str] = []
 
     def add(self) -> None:
         """Give the graph its past."""
-        graph = self._graph
+        graph = self.graph
         for node in list(graph.node):
             self._rewrite(node)
-        self._node("Concat", self._presents, "present", axis=0)
+        self.node("Concat", self._presents, "present", axis=0)
         del graph.node[:], graph.input[:]
-        graph.node.extend(self._nodes)
+        graph.node.extend(self.nodes)
         ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, [1, "n"])
         graph.input.extend([ids, self._pair_info("past", "m")])
         graph.output.append(self._pair_info("present", "m + n"))
@@ -57,12 +55,12 @@ class _Past:
         """Append `node`, changed where it has to do with how many tokens there are."""
         (name, *_) = node.output
         if name == "lengths":  # there is one text, without padding
-            self._nodes.append(helper.make_node("Identity", ["width"], [name]))
+            self.nodes.append(helper.make_node("Identity", ["width"], [name]))
             return
         if name == "seqlens_k":
-            node.input[0] = self._node("Add", ["last_index", "past.width"], "last_of_all")
+            node.input[0] = self.node("Add", ["last_index", "past.width"], "last_of_all")
         elif name == "narrow" or (node.op_type == "Range" and node.input[1] == "width.scalar"):
-            self._replace(node, "width.scalar", "width.of_all")
+            replace_input(node, "width.scalar", "width.of_all")
         elif name == "total_length":
             node.input[0] = "width.of_all"
         elif node.op_type == "If":
@@ -70,22 +68,20 @@ class _Past:
             return
         if name == "begins":  # the first token of a text is not that of what follows a past
             node.name = node.output[0] = "begins.anywhere"
-        self._nodes.append(node)
+        self.nodes.append(node)
         if name == "begins":
-            self._node("And", ["begins.anywhere", "past.none"], "begins")
+            self.node("And", ["begins.anywhere", "past.none"], "begins")
         elif name == "width.scalar":
-            self._node("Shape", ["past"], "past.width", start=3, end=4)
-            self._node("Squeeze", ["past.width"], "past.scalar")
-            self._node("Add", ["width.scalar", "past.scalar"], "width.of_all")
-            self._node("Equal", ["past.scalar", self._constant("past.zero", 0)], "past.none")
+            self.node("Shape", ["past"], "past.width", start=3, end=4)
+            self.node("Squeeze", ["past.width"], "past.scalar")
+            self.node("Add", ["width.scalar", "past.scalar"], "width.of_all")
+            self.node("Equal", ["past.scalar", self.constant("past.zero", 0)], "past.none")
 
     def _attend(self, node: onnx.NodeProto) -> None:
         """Put a layer's past before its attention, and take what it leaves."""
         pair = len(self._presents)
         pasts = [
-            self._node(
-                "Gather", ["past", self._constant(f"past.index.{i}", i)], f"past.{i}", axis=0
-            )
+            self.node("Gather", ["past", self.constant(f"past.index.{i}", i)], f"past.{i}", axis=0)
             for i in (pair, pair + 1)
         ]
         for branch in node.attribute:
@@ -94,29 +90,14 @@ class _Past:
             for present in attention.output[1:]:
                 value = helper.make_tensor_value_info(present, TensorProto.FLOAT, None)
                 branch.g.output.append(value)
-        self._nodes.append(node)
-        axis = self._constant("present.axis", [0])
+        self.nodes.append(node)
+        axis = self.constant("present.axis", [0])
         for i in (pair, pair + 1):
             node.output.append(f"present.{i}")
-            row = self._node("Unsqueeze", [f"present.{i}", axis], f"present.{i}.row")
+            row = self.node("Unsqueeze", [f"present.{i}", axis], f"present.{i}.row")
             self._presents.append(row)
 
     def _pair_info(self, name: str, tokens: str) -> onnx.ValueInfoProto:
         heads, size = self._heads
         shape: list[str | int | None] = [self._pairs, 1, heads, tokens, size]
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-
-    def _replace(self, node: onnx.NodeProto, old: str, new: str) -> None:
-        for place, name in enumerate(node.input):
-            if name == old:
-                node.input[place] = new
-
-    def _node(self, op: str, inputs: list[str], output: str, **attributes: Any) -> str:
-        self._nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
-        return output
-
-    def _constant(self, name: str, value: int | list[int]) -> str:
-        if name not in {tensor.name for tensor in self._graph.initializer}:
-            tensor = numpy_helper.from_array(np.array(value, np.int64), name)
-            self._graph.initializer.append(tensor)
-        return name
