@@ -35,7 +35,10 @@ class Embeddings:
 
 
 class Embedder:
-    """A loaded model package. Safe to share between threads."""
+    """A loaded model package. Safe to share between threads.
+
+    A forked process cannot use it, and gets UsageError: it loads its own.
+    """
 
     def __init__(
         self,
@@ -212,6 +215,7 @@ class Embedder:
             raise UsageError(f"batch_size is {batch_size}; wanted 1 or more.")
         if isinstance(texts, str):
             raise UsageError("texts is one str; wanted a list of them.")
+        self._session.refuse_fork()
         tokenized = self._tokenizer.encode([_behind(prompt, text) for text in texts])
         self._report_overflow(tokenized, on_overflow)
         with _progress(len(tokenized), show_progress_bar) as advance:

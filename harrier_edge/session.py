@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -76,6 +77,7 @@ class Session:
         self._one_thread: onnxruntime.InferenceSession | None = None
         self._pasts: OrderedDict[tuple[int, ...], Vectors] = OrderedDict()
         self._loading = threading.RLock()
+        self._process = os.getpid()
         self.dimension = dimension
         self._pad_token = pad_token
         self._all_threads()
@@ -120,6 +122,7 @@ class Session:
 
     def _alone(self, text: Sequence[int]) -> Vectors:
         """Embed one text by itself."""
+        self.refuse_fork()
         if self._layers and len(text) > self._one_pass_tokens:
             return self._layers.run(text)
         session = self._all_threads()
@@ -221,6 +224,7 @@ class Session:
 
     def _all_threads(self) -> onnxruntime.InferenceSession:
         """The graph for all threads in one call."""
+        self.refuse_fork()
         with self._loading:
             if self._whole is None:
                 self._whole = self._load(self._query or self._model, self._threads)
@@ -228,10 +232,20 @@ class Session:
 
     def _single(self) -> onnxruntime.InferenceSession:
         """The graph for one thread a call."""
+        self.refuse_fork()
         with self._loading:
             if self._one_thread is None:
                 self._one_thread = self._load(self._model, 1)
             return self._one_thread
+
+    def refuse_fork(self) -> None:
+        """Raise UsageError in a forked child: it has none of the threads that would do the work."""
+        if self._process != os.getpid():
+            raise UsageError(
+                f"this model was loaded by process {self._process}, and process {os.getpid()} was "
+                "forked from that: its threads are gone. Load the model in the new process, or "
+                'start it with multiprocessing.get_context("spawn").'
+            )
 
     def _run(
         self, session: onnxruntime.InferenceSession, batch: Sequence[Sequence[int]]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -251,3 +254,47 @@ def test_a_graph_that_is_no_layer_is_refused(tiny_package: Path) -> None:
     session = Session(path, dimension=64, pad_token=0, layers=[path], one_pass_tokens=2)
     with pytest.raises(PackageError, match=r"model.onnx: its inputs are \['attention_mask'"):
         session.run([[2, 3, 1]])
+
+
+FORK = """
+import os, sys, warnings
+from pathlib import Path
+from harrier_edge import Embedder
+from harrier_edge.errors import UsageError
+from harrier_edge.session import Session
+
+warnings.simplefilter("ignore")  # Python's own of fork beside threads
+model = Path(sys.argv[1]) / "model.onnx"
+session = Session(model, dimension=64, pad_token=0, threads=2)
+session.run_many([[2, 5, 1]] * 300)
+embedder = Embedder(sys.argv[1])
+embedder.encode(["a"])
+calls = (
+    lambda: session.run([[2, 5, 1]]),
+    lambda: session.run_many([[2, 5, 1]] * 300),
+    lambda: embedder.encode(["a"]),
+)
+child = os.fork()
+if not child:
+    for call in calls:
+        try:
+            call()
+        except UsageError as error:
+            print(error, flush=True)
+    print(Session(model, dimension=64, pad_token=0, threads=2).run([[2, 5, 1]]).shape, flush=True)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print(session.run([[2, 5, 1]]).shape)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_process_is_told_to_load_its_own(tiny_package: Path) -> None:
+    """It gets an error where it would wait for ever, its own session works, and so does the old."""
+    command = [sys.executable, "-c", FORK, str(tiny_package)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr
+    *errors, forked, old = run.stdout.splitlines()
+    assert len(errors) == 3
+    assert all("Load the model in the new process" in error for error in errors)
+    assert forked == old == "(1, 64)"
