@@ -52,6 +52,7 @@ bench-peers: $(VENV)/dev $(VENV)/installed
 bench: bench-peers
 	PYTHONPATH=tests $(BIN)/python benchmarks/embedding.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/fidelity.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/long_documents.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info

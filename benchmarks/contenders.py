@@ -24,8 +24,8 @@ from protocol import Contender, Embed, Ids, Vectors, in_batches, shape_of
 MB = 10**6  # bytes: every figure of these benchmarks in "mb" is of 10^6 bytes, none is of 2^20
 
 
-def harrier_edge(precision: str) -> Contender:
-    """A package of this project, through its session."""
+def harrier_edge(precision: str, *, by_layer: bool = True) -> Contender:
+    """A package of this project, through its session; without `by_layer`, always in one pass."""
 
     def files(checkpoint: Path) -> Path:
         from standins.packages import cached_package
@@ -33,6 +33,7 @@ def harrier_edge(precision: str) -> Contender:
         return cached_package(checkpoint, precision)
 
     def load(files: Path, checkpoint: Path) -> Embed:
+        from harrier_edge.package import open_package
         from harrier_edge.session import Session
 
         shape = shape_of(checkpoint)
@@ -41,6 +42,7 @@ def harrier_edge(precision: str) -> Contender:
             dimension=shape.dimension,
             pad_token=shape.pad_token,
             query=files / "query.onnx",
+            layers=open_package(files).layers if by_layer else (),
         )
         return _own_batches(session)
 
@@ -63,6 +65,7 @@ def _own_batches(session: Any) -> Embed:
 
 
 OURS = "harrier-edge"
+ONE_PASS = f"{OURS} one pass"
 BLOCKS = {
     "MatMulNBits 8 bit": matmul_nbits(8),
     "MatMulNBits 4 bit": matmul_nbits(4),
@@ -83,9 +86,11 @@ PEERS = {
 
 
 def contender(name: str) -> Contender:
-    """The contender of that name: a peer, or "harrier-edge" and a precision."""
+    """The contender of that name: a peer, or "harrier-edge" (or "… one pass") and a precision."""
     if name in PEERS:
         return PEERS[name]
+    if name.startswith(ONE_PASS):
+        return harrier_edge(name.removeprefix(f"{ONE_PASS} "), by_layer=False)
     return harrier_edge(name.removeprefix(f"{OURS} "))
 
 
