@@ -53,6 +53,7 @@ bench: bench-peers
 	PYTHONPATH=tests $(BIN)/python benchmarks/embedding.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/fidelity.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/long_documents.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/memory.py
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info

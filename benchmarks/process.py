@@ -14,6 +14,7 @@ from typing import Any
 
 from protocol import Ids
 
+MB = 10**6  # bytes
 PAUSE_SECONDS = 0.05  # before a turn: the threads of who was last stop spinning
 
 
@@ -67,6 +68,13 @@ class Process:
         answer = self._answer()
         self.rss_mb, self.peak_mb = answer["rss_mb"], answer["peak_mb"]
         return answer
+
+    @property
+    def anonymous_mb(self) -> float:
+        """What it holds now that no file backs, so that no other process can share it; Linux."""
+        text = Path(f"/proc/{self._process.pid}/smaps_rollup").read_text("ascii")
+        (kib,) = (line.split()[1] for line in text.splitlines() if line.startswith("Anonymous:"))
+        return int(kib) * 1024 / MB
 
     def seconds(self, texts: Ids, batch: int) -> float:
         """How long `texts` take, `batch` at a time. Raises EndedError."""

@@ -7,17 +7,35 @@ import re
 import shutil
 from pathlib import Path
 
+import msgspec
+import numpy as np
 import pytest
+import tomli_w
 
 from harrier_edge import Embedder, package
 from harrier_edge.errors import ModelNotFoundError, PackageError, SpecError
 from harrier_edge.package import find_package, open_package, sha256_of
 from harrier_edge.places import cache_folder
+from harrier_edge.spec import MANIFEST_NAME
 
 
 def test_a_sound_package_opens(tiny_package: Path) -> None:
     """What the exporter writes passes every check."""
     assert open_package(tiny_package).manifest.name == "tiny-gemma"
+
+
+def test_a_package_from_before_layer_graphs_loads(own_package: Path) -> None:
+    """It has none of them, and gives the vectors that it always gave."""
+    layers = open_package(own_package).layers
+    assert [path.name for path in layers] == [f"layer-{i:02}.onnx" for i in range(7)]
+    wanted = Embedder(own_package).encode("the river " * 100)
+    table = msgspec.toml.decode((own_package / MANIFEST_NAME).read_bytes())
+    for path in layers:
+        path.unlink()
+        del table["files"][path.name]
+    (own_package / MANIFEST_NAME).write_text(tomli_w.dumps(table), "utf-8")
+    assert open_package(own_package).layers == []
+    assert np.array_equal(Embedder(own_package).encode("the river " * 100), wanted)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "model.onnx_data", "tokenizer.json"])
