@@ -32,6 +32,8 @@ TILED_TOKENS = 512
 # Texts longer than this are embedded one at a time, on all threads, and layer by layer where the
 # package has graphs for it: for the memory they take. Shorter ones are not worth opening these.
 LONG_TEXT_TOKENS = 4096
+# After longer texts than this, the memory that ONNX Runtime holds for the next is given back.
+GIVE_BACK_TOKENS = 512
 # Up to this many tokens, products have the same bits whether a text comes at once or behind the
 # past of its beginning, given that two tokens or more are left.
 CACHED_TEXT_TOKENS = 64
@@ -129,7 +131,8 @@ class Session:
         if not self._query:
             return self._run(session, [text])
         feeds = {"input_ids": _row(text), "past": self._no_past(session)}
-        vectors: Vectors = session.run([OUTPUT], feeds)[0]
+        options = _giving_back() if len(text) > GIVE_BACK_TOKENS else None
+        vectors: Vectors = session.run([OUTPUT], feeds, options)[0]
         return vectors
 
     def run_after(self, beginning: Sequence[int], text: Sequence[int]) -> Vectors | None:
@@ -220,6 +223,9 @@ class Session:
             except BaseException:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
+        if len(texts[others[0][0]]) > GIVE_BACK_TOKENS:
+            # Once for all, by the shortest text: each would have to ask for its memory again.
+            session.run([OUTPUT], _padded([[self._pad_token]], self._pad_token), _giving_back())
         return vectors
 
     def _all_threads(self) -> onnxruntime.InferenceSession:
@@ -253,13 +259,26 @@ class Session:
         width = max(map(len, batch))
         if width > TILED_TOKENS and len(batch) > 1:
             return np.concatenate([self._run(session, [text]) for text in batch])
-        ids = np.full((len(batch), width), self._pad_token, np.int64)
-        mask = np.zeros((len(batch), width), np.int64)
-        for row, text in enumerate(batch):
-            ids[row, : len(text)] = text
-            mask[row, : len(text)] = 1
-        vectors: Vectors = session.run([OUTPUT], {"input_ids": ids, "attention_mask": mask})[0]
+        feeds = _padded(batch, self._pad_token)
+        vectors: Vectors = session.run([OUTPUT], feeds)[0]
         return vectors
+
+
+def _padded(batch: Sequence[Sequence[int]], pad_token: int) -> dict[str, npt.NDArray[np.int64]]:
+    """The graph's inputs for a batch."""
+    ids = np.full((len(batch), max(map(len, batch))), pad_token, np.int64)
+    mask = np.zeros_like(ids)
+    for row, text in enumerate(batch):
+        ids[row, : len(text)] = text
+        mask[row, : len(text)] = 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def _giving_back() -> onnxruntime.RunOptions:
+    """Options of a run, after which the session gives all memory back that it does not use."""
+    options = onnxruntime.RunOptions()
+    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+    return options
 
 
 def token_batches(lengths: Sequence[int], batch_size: int | None = None) -> Iterator[list[int]]:

@@ -298,3 +298,35 @@ def test_a_forked_process_is_told_to_load_its_own(tiny_package: Path) -> None:
     assert len(errors) == 3
     assert all("Load the model in the new process" in error for error in errors)
     assert forked == old == "(1, 64)"
+
+
+LARGE_BATCH = """
+import sys
+from pathlib import Path
+from harrier_edge.machine import memory
+from harrier_edge.session import Session
+
+folder = Path(sys.argv[1])
+session = Session(
+    folder / "model.onnx", dimension=64, pad_token=0, query=folder / "query.onnx", threads=2
+)
+short, long = [[2, 5, 1]] * 300, [2, *range(3, 203)] * 35
+for embed in (lambda: session.run_many([long] * 2), lambda: session.run([long])):
+    session.run_many(short)
+    session.run(short[:1])
+    before = memory().now_mb
+    embed()
+    print(memory().peak_mb - before, memory().now_mb - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells of a process's memory")
+def test_memory_goes_back_after_a_large_batch(tiny_package: Path) -> None:
+    """What long texts took is not kept for the short ones that follow."""
+    command = [sys.executable, "-c", LARGE_BATCH, str(tiny_package)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert run.returncode == 0, run.stderr
+    for line in run.stdout.splitlines():
+        grown, left = map(float, line.split())
+        assert grown > 40
+        assert left < grown / 2
