@@ -67,6 +67,7 @@ class Embedder:
         self.dimension = manifest.dimension
         self.max_tokens = manifest.tokens.max_tokens
         self.prompts = dict(manifest.prompts)
+        self.document_prompt = choose_prompt(self.prompts, manifest.document_prompt)
         self._tokenizer = Tokenizer(
             package.folder / TOKENIZER,
             final_token=manifest.tokens.final,
@@ -79,6 +80,7 @@ class Embedder:
             pad_token=manifest.tokens.pad,
             query=package.folder / QUERY if QUERY in manifest.files else None,
             layers=package.layers,
+            padding=manifest.padding,
             threads=_threads(threads),
             providers=providers,
         )
@@ -163,9 +165,13 @@ class Embedder:
         normalize: bool = True,
         on_overflow: OnOverflow = "truncate",
     ) -> Vectors:
-        """Embed documents, which never have a prompt. The rest is as in `encode`."""
+        """Embed documents, behind the package's prompt for them, of which Harrier has none.
+
+        The rest is as in `encode`.
+        """
         return self.encode(
             texts,
+            prompt=self.document_prompt,
             batch_size=batch_size,
             show_progress_bar=show_progress_bar,
             truncate_dim=truncate_dim,

@@ -115,7 +115,7 @@ def open_package(folder: Path, *, rehash: bool = False) -> Package:
     if written not in READABLE_FORMATS:
         raise PackageError(
             f"{folder}: its manifest has format {written}, this harrier-edge reads "
-            f"{' and '.join(map(str, READABLE_FORMATS))}. Export the model again, or install the "
+            f"{', '.join(map(str, READABLE_FORMATS))}. Export the model again, or install the "
             "matching release."
         )
     manifest = read_table(folder / MANIFEST_NAME, PackageManifest)

@@ -29,7 +29,8 @@ def reembed(
         batch = exchange.missing(BATCH_CHUNKS)
         if batch:
             texts = [embedded_text(chunk.heading, chunk.text) for chunk in batch]
-            exchange.put([chunk.id for chunk in batch], embedder.embed(texts).vectors)
+            embedded_texts = embedder.embed(texts, prompt=embedder.document_prompt)
+            exchange.put([chunk.id for chunk in batch], embedded_texts.vectors)
             embedded += len(batch)
             on_progress("reembed", *exchange.progress())
         elif exchange.finish():

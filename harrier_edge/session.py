@@ -52,6 +52,7 @@ class Session:
         query: Path | None = None,
         layers: Sequence[Path] = (),
         one_pass_tokens: int = LONG_TEXT_TOKENS,
+        padding: bool = True,
         threads: int | None = None,
         providers: Sequence[str] | None = None,
     ) -> None:
@@ -60,8 +61,8 @@ class Session:
         `query` is the package's graph that takes a past, if it has one: on a CPU, single texts go
         through it, and `model` is loaded when several come at once. `layers` are its graphs of
         single layers, if it has them: on a CPU, texts of more than `one_pass_tokens` go through
-        these, with the bits of one pass. `providers` are ONNX Runtime's, with or without
-        "ExecutionProvider" (default: CPU).
+        these, with the bits of one pass. Without `padding`, only texts of one length share a
+        batch. `providers` are ONNX Runtime's, with or without "ExecutionProvider" (default: CPU).
         Raises UsageError for a provider that is not installed or a thread count below 1, and
         PackageError for a graph that does not load, or has other inputs, output or dimension than
         a package's.
@@ -82,6 +83,7 @@ class Session:
         self._process = os.getpid()
         self.dimension = dimension
         self._pad_token = pad_token
+        self._padding = padding
         self._all_threads()
 
     def _open(self, model: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
@@ -113,7 +115,8 @@ class Session:
     def run(self, batch: Sequence[Sequence[int]]) -> Vectors:
         """Embed texts given as token ids at once: (len(batch), dimension) float32 of unit length.
 
-        Shorter texts are padded on the right, which their vectors do not see.
+        Shorter texts are padded on the right, which their vectors do not see; where they might,
+        texts of other lengths are run one after the other.
         """
         if self._layers and max(map(len, batch)) > self._one_pass_tokens:
             return np.concatenate([self._alone(text) for text in batch])
@@ -196,7 +199,7 @@ class Session:
         are done. Vectors are the same to the last bit as those of `run`.
         """
         vectors = np.empty((len(texts), self.dimension), np.float32)
-        batches = list(token_batches([len(text) for text in texts], batch_size))
+        batches = list(token_batches([len(text) for text in texts], batch_size, self._padding))
         # One text alone, and a long one for the memory that it takes, has all threads.
         alone = [rows for rows in batches if len(texts[rows[0]]) > self._one_pass_tokens]
         others = batches[len(alone) :]  # the longest come first
@@ -257,7 +260,8 @@ class Session:
         self, session: onnxruntime.InferenceSession, batch: Sequence[Sequence[int]]
     ) -> Vectors:
         width = max(map(len, batch))
-        if width > TILED_TOKENS and len(batch) > 1:
+        fits = width <= TILED_TOKENS and (self._padding or width == min(map(len, batch)))
+        if len(batch) > 1 and not fits:
             return np.concatenate([self._run(session, [text]) for text in batch])
         feeds = _padded(batch, self._pad_token)
         vectors: Vectors = session.run([OUTPUT], feeds)[0]
@@ -281,8 +285,12 @@ def _giving_back() -> onnxruntime.RunOptions:
     return options
 
 
-def token_batches(lengths: Sequence[int], batch_size: int | None = None) -> Iterator[list[int]]:
+def token_batches(
+    lengths: Sequence[int], batch_size: int | None = None, padding: bool = True
+) -> Iterator[list[int]]:
     """Row numbers in batches of like length, longest first, within BATCH_TOKENS when padded.
+
+    Without `padding`, of the same length.
 
     Longest first: if memory does not suffice, that shows at once and not at the end, and the
     threads that share the batches end together.
@@ -293,6 +301,9 @@ def token_batches(lengths: Sequence[int], batch_size: int | None = None) -> Iter
         count = max(1, BATCH_TOKENS // lengths[order[start]])
         if batch_size is not None:
             count = min(count, batch_size)
+        if not padding:
+            following = order[start : start + count]
+            count = sum(lengths[row] == lengths[order[start]] for row in following)
         yield order[start : start + count]
         start += count
 

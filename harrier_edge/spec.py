@@ -11,8 +11,8 @@ from harrier_edge.errors import SpecError
 
 # Written into new manifests. A format is raised when manifests get a table or key that older
 # releases do not know; what they have known stays readable.
-MANIFEST_FORMAT = 2
-READABLE_FORMATS = (1, 2)
+MANIFEST_FORMAT = 3
+READABLE_FORMATS = (1, 2, 3)
 MANIFEST_NAME = "manifest.toml"
 
 
@@ -144,6 +144,9 @@ class PackageManifest(Table, frozen=True):
     revision: str = ""
     parity: Parity | None = None
     compiled_tokenizer: CompiledTokenizer | None = None  # since format 2
+    document_prompt: str = ""  # the preset that a document gets by itself; since format 3
+    # Whether a text has the same vector beside longer ones, padded, as alone; since format 3.
+    padding: bool = True
 
 
 class ManifestFormat(msgspec.Struct):

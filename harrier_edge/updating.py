@@ -248,12 +248,12 @@ class Updater:
 
     def _split(self, source: Source, document: Document) -> list[Chunk]:
         embedder = self._embedder()
-        special = embedder.count_tokens([""])[0]
+        bare, special = embedder.count_tokens(["", embedder.document_prompt])
         whole = source.chunk == "document"
         size = embedder.max_tokens if whole else min(CHUNK_TOKENS, embedder.max_tokens)
 
         def count_tokens(texts: Sequence[str]) -> list[int]:
-            return [count - special for count in embedder.count_tokens(texts)]
+            return [count - bare for count in embedder.count_tokens(texts)]
 
         return split(document, max(1, size - special), count_tokens, whole=whole)
 
@@ -277,7 +277,9 @@ class Updater:
         vectors |= self._database.vectors_of([d for d in texts if d not in vectors])
         new = [digest for digest in texts if digest not in vectors]
         if new:
-            embedded = self._embedder().embed([texts[digest] for digest in new])
+            embedder = self._embedder()
+            chunks = [texts[digest] for digest in new]
+            embedded = embedder.embed(chunks, prompt=embedder.document_prompt)
             vectors |= zip(new, embedded.vectors, strict=True)
             tally.counts["tokens"] += sum(embedded.tokens)
         tally.counts["chunks"] += len(new)

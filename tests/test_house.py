@@ -36,10 +36,11 @@ FLOORS = {
     "harrier_export": (
         {"graph", "rewriting", "texts", "reference", "tokenizer", "smoothing", "rounding"},
         {"checkpoint", "compiled_tokenizer"},
-        {"precision", "sentence_transformers"},
-        {"architectures"},
+        {"precision", "sentence_model", "sentence_transformers"},
+        {"architectures", "traced"},
         {"calibrate", "layers", "parity", "past"},
         {"package"},
+        {"via_optimum"},
     ),
 }
 OWNERS = {
@@ -66,11 +67,13 @@ OWNERS = {
         "harrier_export.layers",
         "harrier_export.past",
         "harrier_export.rewriting",
+        "harrier_export.traced",
     },
     "safetensors": {"harrier_export.checkpoint"},
     "torch": {"harrier_export.reference"},
     "transformers": {"harrier_export.reference"},
-    "optimum": set(),
+    "optimum": {"harrier_export.sentence_model"},
+    "sentence_transformers": {"harrier_export.sentence_model"},
 }
 
 

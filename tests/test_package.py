@@ -85,16 +85,16 @@ def test_a_path_out_of_the_package_is_refused(own_package: Path) -> None:
 def test_another_format_is_refused(own_package: Path) -> None:
     """A package of a later format is not guessed at."""
     manifest = own_package / "manifest.toml"
-    text = manifest.read_text("utf-8").replace("format = 2", "format = 3\nnew = 1")
+    text = manifest.read_text("utf-8").replace("format = 3", "format = 4\nnew = 1")
     manifest.write_text(text, "utf-8")
-    with pytest.raises(PackageError, match="format 3, this harrier-edge reads 1 and 2"):
+    with pytest.raises(PackageError, match="format 4, this harrier-edge reads 1, 2, 3"):
         open_package(own_package)
 
 
 def test_a_package_of_the_first_format_still_opens(own_package: Path) -> None:
     """It has no compiled tokenizer, and needs none."""
     manifest = own_package / "manifest.toml"
-    text = manifest.read_text("utf-8").replace("format = 2", "format = 1")
+    text = manifest.read_text("utf-8").replace("format = 3", "format = 1")
     table = re.compile(r"\[(compiled_tokenizer|files.\"tokenizer.kitoken\")\]\n(.+\n)+")
     manifest.write_text(table.sub("", text), "utf-8")
     (own_package / "tokenizer.kitoken").unlink()

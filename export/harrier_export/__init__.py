@@ -1,5 +1,6 @@
 """The export pipeline: a Hugging Face checkpoint in, a model package out."""
 
 from harrier_export.package import ExportOptions, ExportResult, export
+from harrier_export.via_optimum import export_via_optimum
 
-__all__ = ["ExportOptions", "ExportResult", "export"]
+__all__ = ["ExportOptions", "ExportResult", "export", "export_via_optimum"]

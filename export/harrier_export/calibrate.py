@@ -23,7 +23,7 @@ import onnxruntime
 from harrier_edge.session import token_batches
 from harrier_export.architectures import Architecture
 from harrier_export.architectures.decoder import Decoder, DecoderBuilder
-from harrier_export.checkpoint import Checkpoint, Float32, Tensor
+from harrier_export.checkpoint import Checkpoint, Float32, HeldTensor, Tensor
 from harrier_export.graph import FLOAT, GraphBuilder
 from harrier_export.precision import float_format
 from harrier_export.precision.float32 import FloatLinear
@@ -36,18 +36,6 @@ from harrier_export.smoothing import smooth
 LAST_SHARES = (1.0, 0.5)
 BEGINNINGS = 5  # texts that each text's first tokens make, so that many last tokens are seen
 SMOOTHING_TOKENS = 1536  # of each product's inputs; more change nothing that is measurable
-
-
-@dataclass(frozen=True)
-class HeldTensor(Tensor):
-    """A tensor that is in memory, changed by calibration."""
-
-    values: Float32 = field(default_factory=lambda: np.empty(0, np.float32))
-
-    def _read(self, rows: slice) -> Float32:
-        values = self.values[rows]
-        self.on_read(values.size)
-        return values
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,6 +66,18 @@ class Tensor:
                 f"{self.path}: tensor {self.name} holds NaN or infinity; wanted finite weights. "
                 "Download the checkpoint again, or take another revision."
             )
+        self.on_read(values.size)
+        return values
+
+
+@dataclass(frozen=True)
+class HeldTensor(Tensor):
+    """A tensor that is in memory."""
+
+    values: Float32 = field(default_factory=lambda: np.empty(0, np.float32))
+
+    def _read(self, rows: slice) -> Float32:
+        values = self.values[rows]
         self.on_read(values.size)
         return values
 

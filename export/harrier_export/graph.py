@@ -23,7 +23,7 @@ MICROSOFT = (
 OPSET = 21
 IR_VERSION = 10
 _ALIGNMENT = 4096  # a page, so that every weight can be mapped by itself
-_INLINE_BYTES = 1024  # smaller constants stay in the graph
+INLINE_BYTES = 1024  # smaller constants stay in the graph
 
 
 class GraphBuilder:
@@ -73,6 +73,10 @@ class GraphBuilder:
         )
         return results
 
+    def adopt(self, node: onnx.NodeProto) -> None:
+        """Add a node that another exporter made, under its own names."""
+        self._nodes.append(node)
+
     def either(
         self, condition: str, then: Callable[[], str], otherwise: Callable[[], str], name: str
     ) -> str:
@@ -98,7 +102,7 @@ class GraphBuilder:
         """A small constant, shared by all who ask for the same one."""
         array = np.asarray(values, dtype)
         name = f"constant.{array.dtype}.{list(array.shape)}.{array.tobytes().hex()}"
-        if array.nbytes > _INLINE_BYTES:
+        if array.nbytes > INLINE_BYTES:
             raise ValueError(f"{array.nbytes} bytes are too many for an inline constant")
         if name not in self._initializers:
             short = self._unique("constant")
@@ -112,7 +116,12 @@ class GraphBuilder:
     def stream(
         self, name: str, dtype: npt.DTypeLike, shape: Sequence[int], blocks: Iterable[Array]
     ) -> str:
-        """A weight that arrives in `blocks`, which follow one another in C order."""
+        """A weight that arrives in `blocks`, which follow one another in C order.
+
+        What several nodes share is written once.
+        """
+        if name in self._initializers:
+            return name
         dtype = np.dtype(dtype)
         self._pad(-self._data.tell() % _ALIGNMENT)
         offset = self._data.tell()

@@ -38,13 +38,19 @@ from harrier_export.layers import write_layer_graphs
 from harrier_export.parity import check_floor, measure_parity
 from harrier_export.past import write_query_graph
 from harrier_export.precision import PrecisionFormat, precision_format
-from harrier_export.sentence_transformers import SentenceConfig, query_prompt, read_sentence_config
+from harrier_export.sentence_transformers import (
+    SentenceConfig,
+    document_prompt,
+    query_prompt,
+    read_sentence_config,
+)
 from harrier_export.texts import calibration_texts
 from harrier_export.tokenizer import write_tokenizer, write_tokenizer_config
 
 CONFIG = "config.json"
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
 CALIBRATION_TEXT_TOKENS = 512
+VERSIONS = ("harrier-edge", "onnx", "onnxruntime", "numpy")
 MAX_TOKENS = 32768  # what Harrier's cards give, also where the config says more
 
 Progress = Callable[[str, int, int], None]  # stage, done, of how many
@@ -122,7 +128,7 @@ def export(
     if spec:
         _check_against(spec, source, decoder, sentence)
 
-    with _whole_or_nothing(target, options.overwrite) as folder:
+    with whole_or_nothing(target, options.overwrite) as folder:
         repaired = write_tokenizer(
             source.folder / TOKENIZER, folder / TOKENIZER, decoder.final_token
         )
@@ -154,7 +160,7 @@ def export(
             )
             if not options.allow_poor:
                 check_floor(parity, form.floor, form.name)
-        files = _files(folder, {MODEL_DATA: data_sha256})
+        files = package_files(folder, {MODEL_DATA: data_sha256})
         manifest = msgspec.structs.replace(
             manifest, parity=parity, files=files, compiled_tokenizer=compiled
         )
@@ -211,7 +217,6 @@ def _manifest(
     form: PrecisionFormat,
 ) -> PackageManifest:
     prompts = sentence.prompts or (spec.prompts if spec else {})
-    versions = ["harrier-edge", "onnx", "onnxruntime", "numpy"]
     return PackageManifest(
         format=MANIFEST_FORMAT,
         name=options.name or (spec.name if spec else source.folder.resolve().name),
@@ -231,11 +236,12 @@ def _manifest(
         ),
         prompts=prompts,
         query_prompt=query_prompt(prompts, sentence.default_prompt),
+        document_prompt=document_prompt(prompts),
         precision=Precision(
             name=form.name, linear=form.linear_description, embedding=form.embedding.description
         ),
         files={},
-        versions={name: importlib.metadata.version(name) for name in versions},
+        versions={name: importlib.metadata.version(name) for name in VERSIONS},
         repository=spec.source.repository if spec else "",
         revision=spec.source.revision if spec else "",
     )
@@ -263,7 +269,7 @@ def _calibration_tokens(folder: Path, decoder: Decoder, own: Path | None) -> lis
     return [text.ids for text in tokenizer.encode(calibration_texts(own))]
 
 
-def _files(folder: Path, known: dict[str, str]) -> dict[str, PackageFile]:
+def package_files(folder: Path, known: dict[str, str]) -> dict[str, PackageFile]:
     """Size and sha256 of every file; `known` has the digests that were made while writing."""
     return {
         path.name: PackageFile(
@@ -274,7 +280,7 @@ def _files(folder: Path, known: dict[str, str]) -> dict[str, PackageFile]:
 
 
 @contextmanager
-def _whole_or_nothing(target: Path, overwrite: bool) -> Iterator[Path]:
+def whole_or_nothing(target: Path, overwrite: bool) -> Iterator[Path]:
     """A new folder beside `target` that takes its place if the block ends well, else is removed."""
     if target.exists() and not overwrite:
         raise ExportError(

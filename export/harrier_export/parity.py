@@ -36,10 +36,15 @@ def measure_parity(
     texts = [text.ids for text in tokenizer.encode(parity_texts())]
     wanted = reference.transformers_vectors(checkpoint, texts, lambda n: on_text(n, len(texts)))
     session = Session(folder / MODEL, dimension=decoder.hidden_size, pad_token=decoder.pad_token)
-    cosines = row_cosines(session.run_many(texts), wanted)
+    return parity_of(session.run_many(texts), wanted, reference.reference_name())
+
+
+def parity_of(vectors: npt.ArrayLike, wanted: npt.ArrayLike, name: str) -> Parity:
+    """How close `vectors` (n, dim) are to `wanted` (n, dim), which the reference `name` made."""
+    cosines = row_cosines(vectors, wanted)
     return Parity(
-        reference=reference.reference_name(),
-        texts=len(texts),
+        reference=name,
+        texts=len(cosines),
         mean_cosine=round(float(cosines.mean()), 7),
         min_cosine=round(float(cosines.min()), 7),
     )

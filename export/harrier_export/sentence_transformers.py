@@ -12,6 +12,7 @@ MODULES = "modules.json"
 _WRITTEN = ("Transformer", "Pooling", "Normalize")
 # What a query gets by itself: Harrier's own default first, then the name that others use.
 _QUERY_PROMPTS = ("web_search_query", "query")
+_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ def read_sentence_config(checkpoint: Checkpoint) -> SentenceConfig:
 def query_prompt(prompts: Mapping[str, str], default: str | None) -> str:
     """The name of the prompt that a query gets by itself; empty for none."""
     return default or next((name for name in _QUERY_PROMPTS if name in prompts), "")
+
+
+def document_prompt(prompts: Mapping[str, str]) -> str:
+    """The name of the prompt that a document gets by itself; empty for none, as for Harrier."""
+    return next((name for name in _DOCUMENT_PROMPTS if prompts.get(name)), "")
 
 
 def _check_modules(checkpoint: Checkpoint) -> None:

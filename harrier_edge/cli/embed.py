@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError("--instruct and --prompt-name are for queries; add --query.")
     texts = args.texts or [line.rstrip("\n") for line in sys.stdin]
     embedder = Embedder(args.model, precision=args.precision)
-    prompt = ""
+    prompt = embedder.document_prompt
     if args.query:
         prompt = choose_prompt(
             embedder.prompts,

@@ -45,6 +45,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=True,
         help="round int8 and int4 weights by real text (default); without, in less memory and time",
     )
+    parser.add_argument(
+        "--via",
+        choices=["optimum"],
+        help="take any sentence-transformers model: optimum traces it (fp32 and int8)",
+    )
     parser.add_argument("--name", help="the package's name (default: the model's or the folder's)")
     verify_option(parser)
     parser.add_argument(
@@ -81,7 +86,8 @@ def run(args: argparse.Namespace) -> int:
 
     harrier_export = exporter()
     with Progress(args.quiet) as progress:
-        result = harrier_export.export(
+        export = harrier_export.export_via_optimum if args.via else harrier_export.export
+        result = export(
             args.checkpoint,
             args.output,
             harrier_export.ExportOptions(

@@ -61,6 +61,7 @@ def architecture_of(config: dict[str, Any]) -> Architecture:
     if model_type not in ARCHITECTURES:
         raise UnsupportedModelError(
             f"config.json: model_type is {model_type!r}; the exporter writes "
-            f"{' and '.join(ARCHITECTURES)}."
+            f"{' and '.join(ARCHITECTURES)}. Any sentence-transformers model can be exported with "
+            "--via optimum."
         )
     return ARCHITECTURES[model_type]

@@ -6,13 +6,29 @@ new one is a module beside these and a line here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from harrier_edge.errors import UsageError
 from harrier_export.precision.blocks import BlockEmbedding, BlockLinear, ExpandedLinear
 from harrier_export.precision.float32 import FloatEmbedding, FloatLinear
-from harrier_export.precision.formats import Floor, LinearFormat, PrecisionFormat, Rows
+from harrier_export.precision.formats import (
+    EmbeddingFormat,
+    Floor,
+    LinearFormat,
+    PrecisionFormat,
+    Rows,
+)
 from harrier_export.precision.tokens import TokenLinear
 
-__all__ = ["PRECISIONS", "Floor", "PrecisionFormat", "Rows", "float_format", "precision_format"]
+__all__ = [
+    "PRECISIONS",
+    "Floor",
+    "PrecisionFormat",
+    "Rows",
+    "float_format",
+    "precision_format",
+    "traced_format",
+]
 
 PRECISIONS = ("fp32", "int8", "int8-block", "int4")
 _EMBEDDINGS = ("fp32", "int8", "int4")
@@ -53,23 +69,15 @@ def precision_format(
     of an int4 model is in 8 bits, and the first four ninths of an int8-block model, as far as they
     fit 256 MB, keep their activations in float32. Raises UsageError.
     """
-    embedding = embedding or ("fp32" if name == "fp32" else "int8")
-    for what, value, known in (
-        ("precision", name, PRECISIONS),
-        ("embedding precision", embedding, _EMBEDDINGS),
-    ):
-        if value not in known:
-            raise UsageError(f"{what} {value!r} is unknown; wanted {', '.join(known)}.")
+    _check_known("precision", name, PRECISIONS)
     if block_size is None:
         block_size = 16 if name == "int4" else 32
-    for size in (block_size, embedding_block_size):
-        if size not in (16, 32, 64, 128, 256):
-            raise UsageError(f"block size {size} cannot be; wanted 16, 32, 64, 128 or 256.")
+    _check_block_size(block_size)
     early = round(layers * _EARLY.get(name, 0))
     linear: LinearFormat
     early_linear: LinearFormat
     if name == "int8":
-        linear, early_linear = TokenLinear(), TokenLinear(everywhere=True)
+        linear, early_linear = TokenLinear(), TokenLinear("every")
     elif name == "int8-block":
         linear = BlockLinear(8, block_size, bool(asymmetric))
         early_linear = ExpandedLinear(block_size)
@@ -79,19 +87,51 @@ def precision_format(
         early_linear = BlockLinear(8, 32, asymmetric=False)
     else:
         linear = early_linear = FloatLinear()
-    bits = {"int8": 8, "int4": 4}  # of the embedding table
     return PrecisionFormat(
         name,
         linear,
         early_linear,
         early,
-        BlockEmbedding(bits[embedding], embedding_block_size)
-        if embedding in bits
-        else FloatEmbedding(),
+        _embedding_format(name, embedding, embedding_block_size),
         _FLOORS[name],
         calibrated=name in ("int8", "int4"),
         smoothed=name == "int8",  # blocks have scales enough of their own
     )
+
+
+def traced_format(
+    name: str, *, embedding: str | None = None, embedding_block_size: int = 32
+) -> PrecisionFormat:
+    """The format called `name` for a graph that optimum traced: fp32 or int8.
+
+    Such a model may pool all its tokens, so that int8 gives every one two 8-bit terms: on
+    all-MiniLM-L6-v2 with one, the mean cosine over STS-B's test is 0.9965, with two 0.9995. The
+    rest is as in `precision_format`. Raises UsageError.
+    """
+    _check_known("precision of a model that optimum exports", name, ("fp32", "int8"))
+    linear: LinearFormat = FloatLinear() if name == "fp32" else TokenLinear("every")
+    table = _embedding_format(name, embedding, embedding_block_size)
+    return PrecisionFormat(name, linear, linear, 0, table, _FLOORS[name])
+
+
+def _embedding_format(name: str, embedding: str | None, block_size: int) -> EmbeddingFormat:
+    """How the precision `name` writes the table, if not told otherwise by `embedding`."""
+    embedding = embedding or ("fp32" if name == "fp32" else "int8")
+    _check_known("embedding precision", embedding, _EMBEDDINGS)
+    _check_block_size(block_size)
+    if embedding == "fp32":
+        return FloatEmbedding()
+    return BlockEmbedding({"int8": 8, "int4": 4}[embedding], block_size)
+
+
+def _check_known(what: str, value: str, known: Sequence[str]) -> None:
+    if value not in known:
+        raise UsageError(f"{what} {value!r} is unknown; wanted {', '.join(known)}.")
+
+
+def _check_block_size(size: int) -> None:
+    if size not in (16, 32, 64, 128, 256):
+        raise UsageError(f"block size {size} cannot be; wanted 16, 32, 64, 128 or 256.")
 
 
 def float_format(linear: FloatLinear) -> PrecisionFormat:

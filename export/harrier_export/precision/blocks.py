@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from harrier_edge.errors import UsageError
 from harrier_export.checkpoint import Float32, Tensor
 from harrier_export.graph import FLOAT, MICROSOFT, GraphBuilder
 from harrier_export.precision.formats import Last, Rows
@@ -223,7 +224,12 @@ class BlockEmbedding:
         scale: float,
         sensitivity: Callable[[], Float32],
     ) -> str:
-        """See EmbeddingFormat."""
+        """See EmbeddingFormat. Raises UsageError where rows are no whole number of blocks."""
+        if table.shape[1] % self.block_size:
+            raise UsageError(
+                f"the embedding table has {table.shape[1]} columns, no multiple of the block size "
+                f"{self.block_size}. Choose another --embedding-block-size, or --embedding fp32."
+            )
         divisor = self._divisor(next(table.uncounted().blocks()), sensitivity())
         packed, scales = _store(
             graph,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,16 +30,16 @@ class TokenLinear:
     A vector is the state of its text's last token. What is rounded there is lost, while what is
     rounded elsewhere is averaged over all that the last token attends to: on the Gemma-3-270M
     stand-in, rounding the last token alone costs seven times as much as rounding all others. So
-    the last token of each text always has both terms; with `everywhere`, so has every token.
+    the last token of each text has both terms by itself, in a decoder.
     """
 
-    everywhere: bool = False
+    finer: Literal["no", "the last", "every"] = "the last"  # which tokens have both terms
 
     @property
     def description(self) -> str:
         """For the manifest."""
-        finer = "every token" if self.everywhere else "the last token"
-        return f"8 bit, activations by token, those of {finer} twice, weights by output"
+        twice = f", those of {self.finer} token twice" if self.finer != "no" else ""
+        return f"8 bit, activations by token{twice}, weights by output"
 
     def write(
         self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last
@@ -46,21 +47,25 @@ class TokenLinear:
         """See LinearFormat."""
         rows = _QuantizedRows.of(graph, x.value, next(iter(weights.values())).shape[1])
         owed = graph.node("Mul", rows.scale, x.scale) if x.scale else rows.scale
-        finer = rows.finer() if self.everywhere else rows.at(last()).finer()
+        finer = None
+        if self.finer != "no":
+            finer = (rows if self.finer == "every" else rows.at(last())).finer()
         products = []
         for name, tensor in weights.items():
             step, codes = _rounded(tensor)
             weight = graph.weight(f"{name}.weight", codes.T)
-            first = _product(graph, rows.codes, weight, step, f"{name}.scales", name)
-            second = _product(
-                graph, finer, weight, step / np.float32(_FINER), f"{name}.scales.finer", name
-            )
-            if self.everywhere:
-                product = graph.node("Add", first, second, name=f"{name}.sum")
-            else:
-                product = graph.node(
-                    "ScatterND", first, last().scatter, second, reduction="add", name=f"{name}.sum"
+            product = _product(graph, rows.codes, weight, step, f"{name}.scales", name)
+            if finer:
+                second = _product(
+                    graph, finer, weight, step / np.float32(_FINER), f"{name}.scales.finer", name
                 )
+                if self.finer == "every":
+                    product = graph.node("Add", product, second, name=f"{name}.sum")
+                else:
+                    to = last().scatter
+                    product = graph.node(
+                        "ScatterND", product, to, second, reduction="add", name=f"{name}.sum"
+                    )
             products.append(Rows(product, owed))
         return products
 
