@@ -75,6 +75,7 @@ def _write(folder: Path, name: str, arguments: Mapping[str, Any], pooling: str) 
         unk_token="[UNK]",
         cls_token="[CLS]",
         sep_token="[SEP]",
+        model_input_names=["input_ids", "attention_mask"],  # not all take token types
     ).save_pretrained(bare)
     modules: list[Any] = [
         Transformer(str(bare), max_seq_length=32),
