@@ -27,7 +27,7 @@ from harrier_edge.embedder import Embedder
 from harrier_edge.errors import HarrierError, ModelError, UsageError
 from harrier_edge.machine import memory
 from harrier_edge.package import Package, find_package, installed_packages, open_package
-from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
+from harrier_edge.spec import FAITHFUL, MANIFEST_NAME, PackageManifest, read_table
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +39,6 @@ DOCUMENT_TOKENS = 256
 DOCUMENTS_AT_ONCE = 4
 QUERY_SHARE = 0.25  # of the time; documents have the rest
 
-FAITHFUL = 0.998  # mean cosine to the original
 TIE = 0.05  # a difference in speed that nobody notices
 BUSY = 0.3  # a spread from which the machine must have done other work
 

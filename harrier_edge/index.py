@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from harrier_edge.errors import DocumentError, ModelMismatchError, UsageError
 from harrier_edge.package import find_package
 from harrier_edge.reembedding import reembed
 from harrier_edge.searching import Hit, Mode, SearchOptions, search
-from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
+from harrier_edge.spec import FAITHFUL, MANIFEST_NAME, PackageManifest, read_table
 from harrier_edge.store.connection import StoredModel
 from harrier_edge.store.database import Database
 from harrier_edge.store.scan import CANDIDATES
@@ -24,6 +25,8 @@ from harrier_edge.store.sources import Source, put_source, sources_of
 from harrier_edge.store.upkeep import backup, check, compact
 from harrier_edge.updating import ChunkMode, OnProgress, Updater, UpdateReport
 from harrier_edge.vectors import STORES, Vectors
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,7 @@ class Index:
         """For `Index.open`. `model` is loaded at its first use; None stands for the stored one."""
         self._database = database
         self._model = model
+        self._guest: StoredModel | None = None  # what may query, but not add
 
     @classmethod
     def open(
@@ -58,20 +62,26 @@ class Index:
         *,
         model: str | Path | Embedder | None = None,
         precision: str | None = None,
-        store: str = "float32",
+        store: str | None = None,
         create: bool = True,
     ) -> Index:
         """Open the index file `path`; where there is none and `create`, make one for `model`.
 
         `model` is an Embedder, a package's folder or a model's name; an index that exists knows
         its own, so it may be left out. The model is loaded when it is first needed. A new index
-        stores vectors as `store`: "float32", "int8" (a quarter) or "float16" (half of the space).
+        stores vectors as `store`: "float32" (the default), "int8" (a quarter) or "float16" (half of
+        the space).
+
+        The same model in another precision may query where both packages were measured to have a
+        mean cosine of 0.998 or more to the original, and a warning says so; it may not add.
 
         Raises ModelMismatchError where the index was built by another model, UsageError where a
-        new one is given no model, ForeignDatabaseError where the file is something else or
-        damaged, and StoreError where it cannot be opened.
+        new one is given no model or an existing one stores vectors otherwise,
+        ForeignDatabaseError where the file is something else or damaged, and StoreError where it
+        cannot be opened.
         """
-        _check_store(store)
+        if store is not None:
+            _check_store(store)
         path = absolute(Path(path))
         wanted = None
         package: Embedder | Path | None = None
@@ -85,17 +95,42 @@ class Index:
                 f"{path}: a new index needs a model. Name a package with --model or "
                 "$HARRIER_EDGE_MODEL, in Python with model=."
             )
-        new = replace(wanted, store=store) if wanted and create else None
+        new = replace(wanted, store=store or "float32") if wanted and create else None
         database = Database(path, create=new)
         try:
+            index = cls(database, package)
             if wanted is not None:
-                _check_model(database, wanted)
-                if wanted.package != database.model.package and create:
-                    database.move_package(wanted.package)
+                index._admit(wanted, create)
+            if store not in (None, database.model.store):
+                raise UsageError(
+                    f"{path}: stores vectors as {database.model.store}, not as {store}. Change "
+                    f"that with: harrier-edge reembed --db {path} -m {database.model.package} "
+                    f"--store {store}"
+                )
         except BaseException:
             database.close()
             raise
-        return cls(database, package)
+        return index
+
+    def _admit(self, wanted: StoredModel, create: bool) -> None:
+        """Let a model in that may at least query. Raises ModelMismatchError."""
+        database = self._database
+        stored = database.model
+        if _may_query(wanted, stored):
+            self._guest = wanted
+            logger.warning(
+                "%s: was built in %s; queries are embedded in %s (mean cosines to the original: "
+                "%.4f, %.4f)",
+                database.path,
+                stored.precision,
+                wanted.precision,
+                stored.fidelity,
+                wanted.fidelity,
+            )
+            return
+        _check_model(database, wanted)
+        if wanted.package != stored.package and create:
+            database.move_package(wanted.package)
 
     def __enter__(self) -> Index:
         return self
@@ -117,7 +152,9 @@ class Index:
         """The model, loaded at the first use. Raises what `Embedder` and `open` raise."""
         if not isinstance(self._model, Embedder):
             embedder = Embedder(self._model or Path(self._database.model.package))
-            _check_model(self._database, _identity(embedder.manifest, embedder.package))
+            identity = _identity(embedder.manifest, embedder.package)
+            if self._guest is None or not _may_query(identity, self._database.model):
+                _check_model(self._database, identity)
             self._model = embedder
         return self._model
 
@@ -145,6 +182,7 @@ class Index:
         """
         if chunk not in (None, "passages", "document"):
             raise UsageError(f"chunk is {chunk!r}; wanted 'passages' or 'document'.")
+        updater = self._updater(on_progress)
         wanted = [absolute(path) for path in _paths(paths)]
         for path in wanted:
             if not path.exists():
@@ -163,7 +201,7 @@ class Index:
             if known.get(name) != source:
                 put_source(self._database, source, os.sep)
             sources.append(source)
-        return self._updater(on_progress).update(sources)
+        return updater.update(sources)
 
     def update(
         self,
@@ -217,6 +255,8 @@ class Index:
         return list(chosen.values())
 
     def _updater(self, on_progress: OnProgress) -> Updater:
+        if self._guest is not None:
+            _check_model(self._database, self._guest)
         return Updater(self._database, lambda: self.embedder, on_progress)
 
     def search(
@@ -335,12 +375,23 @@ def _identity(manifest: PackageManifest, package: Path) -> StoredModel:
         precision=manifest.precision.name,
         dimension=manifest.dimension,
         package=str(absolute(package)),
+        fidelity=manifest.parity.mean_cosine if manifest.parity else None,
     )
 
 
 def _check_store(store: str) -> None:
     if store not in STORES:
         raise UsageError(f"store is {store!r}; wanted one of: {', '.join(STORES)}.")
+
+
+def _may_query(wanted: StoredModel, stored: StoredModel) -> bool:
+    """Whether this is the same model in another precision, and both are measured as faithful."""
+    both = (wanted, stored)
+    return (
+        (wanted.fingerprint, wanted.dimension) == (stored.fingerprint, stored.dimension)
+        and wanted.precision != stored.precision
+        and all(one.fidelity is not None and one.fidelity >= FAITHFUL for one in both)
+    )
 
 
 def _check_model(database: Database, wanted: StoredModel) -> None:

@@ -13,6 +13,7 @@ from harrier_edge.errors import SpecError
 # releases do not know; what they have known stays readable.
 MANIFEST_FORMAT = 3
 READABLE_FORMATS = (1, 2, 3)
+FAITHFUL = 0.998  # the mean cosine from which on a package can stand for the original model
 MANIFEST_NAME = "manifest.toml"
 
 

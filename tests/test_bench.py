@@ -14,7 +14,6 @@ import pytest
 
 from harrier_edge import bench
 from harrier_edge.bench import (
-    FAITHFUL,
     TIE,
     PackageFigures,
     choose_packages,
@@ -27,6 +26,7 @@ from harrier_edge.errors import ModelError, ModelNotFoundError, UsageError
 from harrier_edge.machine import memory, this_machine
 from harrier_edge.package import installed_packages, sha256_of
 from harrier_edge.places import cache_folder
+from harrier_edge.spec import FAITHFUL
 from harrier_export import ExportOptions, export
 
 QUICK = ("--seconds", "0.3")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -16,6 +17,7 @@ import pytest
 
 from harrier_edge import Embedder, Index
 from harrier_edge import updating as module
+from harrier_edge.cli import main
 from harrier_edge.errors import DocumentError, ModelMismatchError, StoreError, UsageError
 from harrier_export import ExportOptions, export
 
@@ -260,6 +262,58 @@ def test_another_model_is_refused(
     with pytest.raises(ModelMismatchError, match="precision int8"):
         Index.open(path, model=int8)
     assert index.status().documents == 30
+
+
+def measured(package: Path, cosine: float) -> Path:
+    """The package with that mean cosine in its manifest."""
+    manifest = package / "manifest.toml"
+    parity = f'reference = "r"\ntexts = 9\nmean_cosine = {cosine}\nmin_cosine = 0.9'
+    manifest.write_text(f"{manifest.read_text('utf-8')}\n[parity]\n{parity}\n", "utf-8")
+    return package
+
+
+def test_a_faithful_package_in_another_precision_may_query(
+    own_package: Path,
+    tiny_gemma: Path,
+    notes: Path,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """And that is said; it may not add, and one that is less faithful may do neither."""
+    path = tmp_path / "index.sqlite"
+    options = ExportOptions(precision="int8", verify=False)
+    int8 = export(tiny_gemma, tmp_path / "int8", options).folder
+    with Index.open(path, model=measured(own_package, 1.0)) as index:
+        index.add(notes)
+        wanted = [hit.path for hit in index.search("note 7", 5)]
+    with pytest.raises(ModelMismatchError, match="precision int8"):
+        Index.open(path, model=int8)
+    faithful = measured(Path(shutil.copytree(int8, tmp_path / "faithful")), 0.9981)
+    with Index.open(path, model=faithful) as index:
+        assert "built in fp32; queries are embedded in int8" in caplog.text
+        assert "1.0000, 0.9981" in caplog.text
+        assert set(wanted) & {hit.path for hit in index.search("note 7", 5)}
+        with pytest.raises(ModelMismatchError, match="harrier-edge reembed"):
+            index.add(notes)
+        with pytest.raises(ModelMismatchError, match="harrier-edge reembed"):
+            index.update()
+    with Index.open(path) as index:
+        assert index.status().model.package == str(own_package)
+    with pytest.raises(ModelMismatchError, match="precision int8"):
+        Index.open(path, model=measured(int8, 0.9979))
+
+
+def test_how_vectors_are_stored_is_chosen_once(own_package: Path, tmp_path: Path) -> None:
+    """`add --store` makes the index so; another choice later is told the way."""
+    path = tmp_path / "index.sqlite"
+    (tmp_path / "a.md").write_text("a falcon", "utf-8")
+    add = ["add", "--db", str(path), "-m", str(own_package), str(tmp_path / "a.md")]
+    assert main([*add, "--store", "int8"]) == 0
+    assert main(add) == 0
+    with Index.open(path) as index:
+        assert index.status().model.store == "int8"
+    with pytest.raises(UsageError, match=r"as int8, not as float16.*reembed .* --store float16"):
+        Index.open(path, store="float16")
 
 
 def test_a_package_that_was_exchanged_is_refused_at_its_first_use(

@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from harrier_edge.cli.common import Progress, index_option, model_options, open_index, print_report
+from harrier_edge.cli.common import (
+    Progress,
+    index_option,
+    model_options,
+    open_index,
+    print_report,
+    store_option,
+)
 
 HELP = "index files and folders; what has not changed is skipped"
 
@@ -19,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["passages", "document"],
         help="embed passages of 512 tokens at most (the default), or documents whole",
     )
+    store_option(parser, "float32; of an index that exists, as it was made")
     index_option(parser)
     model_options(parser)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")

@@ -27,6 +27,15 @@ def model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", help="which of several packages of that model")
 
 
+def store_option(parser: argparse.ArgumentParser, default: str) -> None:
+    """`--store`; `default` says what happens without it."""
+    parser.add_argument(
+        "--store",
+        choices=["float32", "int8", "float16"],
+        help=f"how vectors are stored: int8 takes a quarter, float16 half of the space ({default})",
+    )
+
+
 def index_option(parser: argparse.ArgumentParser) -> None:
     """`--db`."""
     parser.add_argument(
@@ -42,8 +51,8 @@ def open_index(args: argparse.Namespace, *, create: bool = False) -> Index:
     from harrier_edge.index import Index
     from harrier_edge.places import index_file
 
-    model, precision = getattr(args, "model", None), getattr(args, "precision", None)
-    return Index.open(args.db or index_file(), model=model, precision=precision, create=create)
+    named = {name: getattr(args, name, None) for name in ("model", "precision", "store")}
+    return Index.open(args.db or index_file(), create=create, **named)
 
 
 def prompt_options(parser: argparse.ArgumentParser) -> None:

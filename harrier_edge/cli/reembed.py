@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from harrier_edge.cli.common import Progress, index_option, model_options
+from harrier_edge.cli.common import Progress, index_option, model_options, store_option
 from harrier_edge.errors import UsageError
 
 HELP = "embed an index anew with another model; the old one serves until all is done"
@@ -14,9 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     model_options(parser)
     index_option(parser)
-    parser.add_argument(
-        "--store", choices=["float32", "int8", "float16"], help="how to store vectors from now on"
-    )
+    store_option(parser, "as now")
 
 
 def run(args: argparse.Namespace) -> int:

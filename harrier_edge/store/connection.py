@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,10 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class StoredModel:
-    """The model whose vectors an index holds, and the folder of its package."""
+    """The model whose vectors an index holds, and the folder of its package.
+
+    `fidelity` is the package's measured mean cosine to the original model.
+    """
 
     name: str
     fingerprint: str
@@ -37,6 +40,7 @@ class StoredModel:
     dimension: int
     package: str
     store: str = "float32"  # how its vectors are stored
+    fidelity: float | None = field(default=None, compare=False)
 
 
 class Connection:
@@ -166,7 +170,10 @@ class Connection:
 
     def _stored_model(self) -> StoredModel:
         values: dict[str, Any] = dict(self.execute("SELECT key, value FROM model").fetchall())
-        return StoredModel(**{**values, "dimension": int(values["dimension"])})
+        values["dimension"] = int(values["dimension"])
+        if "fidelity" in values:
+            values["fidelity"] = float(values["fidelity"])
+        return StoredModel(**values)
 
     def check_model(self) -> None:
         """Raise ModelMismatchError where another process has exchanged the model meanwhile."""
@@ -178,8 +185,10 @@ class Connection:
             )
 
     def store_model(self, model: StoredModel) -> None:
+        self.execute("DELETE FROM model")
         for key, value in asdict(model).items():
-            self.execute("REPLACE INTO model (key, value) VALUES (?, ?)", (key, str(value)))
+            if value is not None:
+                self.execute("INSERT INTO model (key, value) VALUES (?, ?)", (key, str(value)))
 
     def execute(self, sql: str, values: Sequence[object] = ()) -> Any:
         """A cursor, whose rows are of the types that the schema gives."""

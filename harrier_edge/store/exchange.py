@@ -38,7 +38,8 @@ class Exchange:
             )
             wanted = {key: str(value) for key, value in asdict(self._model).items()}
             found = dict(execute("SELECT key, value FROM next_model").fetchall())
-            if found | {"package": ""} != wanted | {"package": ""}:
+            same = dict.fromkeys(("package", "fidelity"), "")  # in which it may differ
+            if found | same != wanted | same:
                 execute("DELETE FROM next_vectors")
             for item in wanted.items():
                 execute("REPLACE INTO next_model VALUES (?, ?)", item)
