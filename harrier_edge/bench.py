@@ -9,22 +9,19 @@ from __future__ import annotations
 
 import itertools
 import logging
-import multiprocessing
-import signal
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from harrier_edge.bench_texts import DOCUMENTS, QUERIES
 from harrier_edge.embedder import Embedder
-from harrier_edge.errors import HarrierError, ModelError, UsageError
+from harrier_edge.errors import ModelError, UsageError
+from harrier_edge.isolation import in_own_process
 from harrier_edge.machine import memory
 from harrier_edge.package import Package, find_package, installed_packages, open_package
 from harrier_edge.spec import FAITHFUL, MANIFEST_NAME, PackageManifest, read_table
@@ -196,44 +193,6 @@ def measure(
     figures = _with_cosines([(packages[f], rounds) for f, rounds in samples.items()])
     _tell_if_busy(figures)
     return figures, failures
-
-
-def in_own_process(work: Callable[..., Any], *arguments: object) -> Any:
-    """What `work` returns, called in a fresh process.
-
-    Raises ModelError, in the words of what went wrong, where it raises or its process dies.
-    """
-    context = multiprocessing.get_context("spawn")  # a fork would start with our memory
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(sender, work, arguments), daemon=True)
-    process.start()
-    sender.close()  # the child has its own; with ours open, its death would not be seen
-    try:
-        error, result = receiver.recv()
-    except EOFError:
-        process.join()
-        error = (
-            f"its process ended with exit code {process.exitcode}. If that is the system's answer "
-            "to a lack of memory, close other programs or take a smaller package."
-        )
-    finally:
-        receiver.close()
-        process.kill()
-        process.join()
-        process.close()
-    if error:
-        raise ModelError(error)
-    return result
-
-
-def _answer(sender: Connection, work: Callable[..., Any], arguments: Sequence[object]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it kills us
-    try:
-        sender.send(("", work(*arguments)))
-    except HarrierError as error:
-        sender.send((str(error), None))
-    except Exception as error:  # ONNX Runtime's have no common base class of their own
-        sender.send((f"{type(error).__name__}: {error}", None))
 
 
 def _sample(folder: Path, seconds: float, with_vectors: bool) -> _Sample:

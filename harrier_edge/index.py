@@ -14,7 +14,9 @@ from harrier_edge.documents.walk import absolute, is_below, printable
 from harrier_edge.documents.watch import moments
 from harrier_edge.embedder import Embedder
 from harrier_edge.errors import DocumentError, ModelMismatchError, UsageError
+from harrier_edge.memos import recall_all, remember
 from harrier_edge.package import find_package
+from harrier_edge.places import index_file
 from harrier_edge.reembedding import reembed
 from harrier_edge.searching import Hit, Mode, SearchOptions, search
 from harrier_edge.spec import FAITHFUL, MANIFEST_NAME, PackageManifest, read_table
@@ -27,6 +29,8 @@ from harrier_edge.updating import ChunkMode, OnProgress, Updater, UpdateReport
 from harrier_edge.vectors import STORES, Vectors
 
 logger = logging.getLogger(__name__)
+
+_INDEXES = "indexes"
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,7 @@ class Index:
         except BaseException:
             database.close()
             raise
+        remember(_INDEXES, path, str(path))
         return index
 
     def _admit(self, wanted: StoredModel, create: bool) -> None:
@@ -366,6 +371,13 @@ class Index:
             model=self._database.model,
             sources=tuple(sources_of(self._database)),
         )
+
+
+def known_indexes() -> list[Path]:
+    """The index of this place and all that were opened on this machine, as far as they exist."""
+    noted = [Path(path) for path in recall_all(_INDEXES, str)]
+    paths = dict.fromkeys([absolute(index_file()), *sorted(noted)])
+    return [path for path in paths if path.exists()]
 
 
 def _identity(manifest: PackageManifest, package: Path) -> StoredModel:

@@ -65,6 +65,26 @@ def memory() -> Memory:
     return Memory(_mb(_told("ps", "-o", "rss=", "-p", str(os.getpid())), 1024), _mb(peak, unit))
 
 
+def available_memory() -> int | None:
+    """Bytes that programs can still take without swapping; None where the system does not tell.
+
+    Within a container's limit, where it has one.
+    """
+    if sys.platform == "darwin":
+        told = _told("sysctl", "-n", "hw.memsize")  # all there is: what is free, it does not say
+        return int(told) if told.isdecimal() else None
+    pairs = (line.partition(":") for line in _lines("/proc/meminfo"))
+    kib = {key: value.split()[0] for key, _, value in pairs if key == "MemAvailable"}
+    limits = [int(value) * 1024 for value in kib.values()]
+    for line in _lines("/proc/self/cgroup"):
+        own = Path("/sys/fs/cgroup") / line.split(":", 2)[2].lstrip("/")
+        for folder in (own, *own.parents):
+            words = " ".join(_lines(str(folder / "memory.max")))
+            if words.isdecimal():
+                limits.append(int(words))
+    return min(limits, default=None)
+
+
 def _processor(model_name: str) -> str:
     """The processor's name, from wherever this system keeps it."""
     if sys.platform == "darwin":

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 import time
 from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
 
-import msgspec
-
 from harrier_edge.errors import ModelNotFoundError, PackageError
 from harrier_edge.graphs import check_graph
+from harrier_edge.memos import recall, remember
 from harrier_edge.places import cache_folder
 from harrier_edge.spec import (
     MANIFEST_NAME,
@@ -29,6 +26,7 @@ QUERY = "query.onnx"  # the same graph, with a past; see harrier_export.past
 TOKENIZER = "tokenizer.json"
 COMPILED_TOKENIZER = "tokenizer.kitoken"
 REQUIRED = (MODEL, TOKENIZER)
+_VERIFIED = "verified"
 _CLOCK_NS = 2_000_000_000  # the coarsest clock of a file system, FAT's
 
 
@@ -136,9 +134,8 @@ def open_package(folder: Path, *, rehash: bool = False) -> Package:
                 f"{path}: has {size} bytes, the manifest says {record.size}. "
                 "Export or pull the package again."
             )
-    memo = cache_folder() / "verified" / hashlib.sha256(bytes(folder.resolve())).hexdigest()
     stamps = _stamps(folder, manifest)
-    if rehash or _recalled(memo) != stamps:
+    if rehash or recall(_VERIFIED, folder, Stamps) != stamps:
         for name, record in manifest.files.items():
             if (seen := sha256_of(folder / name)) != record.sha256:
                 raise PackageError(
@@ -149,7 +146,8 @@ def open_package(folder: Path, *, rehash: bool = False) -> Package:
         for name in sizes:
             if name.endswith(".onnx"):
                 check_graph(folder / name, sizes)
-        _remember(memo, stamps)
+        if _settled(stamps):
+            remember(_VERIFIED, folder, stamps)
     return Package(folder, manifest)
 
 
@@ -174,23 +172,10 @@ def _stamps(folder: Path, manifest: PackageManifest) -> Stamps:
     }
 
 
-def _recalled(memo: Path) -> Stamps | None:
-    try:
-        return msgspec.json.decode(memo.read_bytes(), type=Stamps)
-    except (OSError, msgspec.DecodeError):
-        return None
-
-
-def _remember(memo: Path, stamps: Stamps) -> None:
-    """Note that files are sound, unless they are so new that the clock might miss a change."""
+def _settled(stamps: Stamps) -> bool:
+    """Whether no file is so new that the clock might miss a change."""
     newest = max(max(times) for _, _, *times in stamps.values())
-    if time.time_ns() - newest < _CLOCK_NS:
-        return
-    part = memo.with_name(f"{memo.name}.{os.getpid()}")
-    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(msgspec.json.encode(stamps))
-        part.replace(memo)
+    return time.time_ns() - newest >= _CLOCK_NS
 
 
 def _models() -> Path:

@@ -285,6 +285,12 @@ def _giving_back() -> onnxruntime.RunOptions:
     return options
 
 
+def runtime() -> tuple[str, list[str]]:
+    """The version of ONNX Runtime, and the execution providers that it has."""
+    providers = onnxruntime.get_available_providers()
+    return onnxruntime.__version__, [p.removesuffix("ExecutionProvider") for p in providers]
+
+
 def token_batches(
     lengths: Sequence[int], batch_size: int | None = None, padding: bool = True
 ) -> Iterator[list[int]]:

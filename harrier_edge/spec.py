@@ -126,6 +126,13 @@ class CompiledTokenizer(Table, frozen=True):
     nfc: bool = False  # whether it takes only texts in Unicode's composed form
 
 
+class Sample(Table, frozen=True):
+    """A text, and the vector that the package gave for it where it was made."""
+
+    text: str
+    vector: str  # (dimension,) float32, little-endian, of unit length, in base64
+
+
 class PackageManifest(Table, frozen=True):
     """All that the runtime needs to know of a model package, as in `manifest.toml`."""
 
@@ -148,6 +155,7 @@ class PackageManifest(Table, frozen=True):
     document_prompt: str = ""  # the preset that a document gets by itself; since format 3
     # Whether a text has the same vector beside longer ones, padded, as alone; since format 3.
     padding: bool = True
+    sample: Sample | None = None  # since format 3
 
 
 class ManifestFormat(msgspec.Struct):

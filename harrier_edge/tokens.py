@@ -178,6 +178,19 @@ def _kitoken() -> ModuleType:
     return importlib.import_module("kitoken")
 
 
+def compiled_by(release: str) -> bool:
+    """Whether what kitoken `release` compiled is read here: by that release alone."""
+    try:
+        return _is_release(_kitoken(), release)
+    except ImportError:
+        return False
+
+
+def _is_release(library: ModuleType, release: str) -> bool:
+    # Not importlib.metadata, whose import takes as long as the tokenizer's own.
+    return (Path(library.__path__[0]).parent / f"kitoken-{release}.dist-info").is_dir()
+
+
 def _load_compiled(path: Path, compiled: CompiledTokenizer | None) -> kitoken.Kitoken | None:
     """The compiled form; None, logged, where it was made by another kitoken than this one.
 
@@ -191,9 +204,7 @@ def _load_compiled(path: Path, compiled: CompiledTokenizer | None) -> kitoken.Ki
     except ImportError:
         logger.warning("kitoken is not installed: the tokenizer takes a second or two to load")
         return None
-    # Not importlib.metadata, whose import takes as long as the tokenizer's own.
-    place = Path(library.__path__[0]).parent
-    if not (place / f"kitoken-{compiled.kitoken}.dist-info").is_dir():
+    if not _is_release(library, compiled.kitoken):
         logger.warning(
             "%s was made by kitoken %s, which is not the one installed: the tokenizer takes a "
             "second or two to load. Install that kitoken, or export the package again.",

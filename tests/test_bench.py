@@ -17,12 +17,12 @@ from harrier_edge.bench import (
     TIE,
     PackageFigures,
     choose_packages,
-    in_own_process,
     measure,
     recommend,
 )
 from harrier_edge.cli import main
 from harrier_edge.errors import ModelError, ModelNotFoundError, UsageError
+from harrier_edge.isolation import in_own_process
 from harrier_edge.machine import memory, this_machine
 from harrier_edge.package import installed_packages, sha256_of
 from harrier_edge.places import cache_folder

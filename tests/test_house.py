@@ -24,12 +24,15 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOORS = {
     "harrier_edge": (
         {"errors"},
-        {"spec", "places", "prompts", "vectors", "fusion", "machine", "bench_texts", "graphs"},
+        {"spec", "places", "prompts", "vectors", "fusion", "machine", "bench_texts", "graphs"}
+        | {"isolation"},
+        {"memos", "settings"},
         {"package", "catalog", "layers"},
         {"tokens", "session", "documents", "store", "hub", "archive"},
         {"embedder", "searching"},
         {"reembedding", "updating"},
         {"index", "bench"},
+        {"doctor"},
         {"cli"},
         {"__main__"},
     ),
@@ -39,6 +42,7 @@ FLOORS = {
         {"precision", "sentence_model", "sentence_transformers"},
         {"architectures", "traced"},
         {"calibrate", "layers", "parity", "past"},
+        {"sample"},
         {"package"},
         {"via_optimum"},
     ),

@@ -38,6 +38,7 @@ from harrier_export.layers import write_layer_graphs
 from harrier_export.parity import check_floor, measure_parity
 from harrier_export.past import write_query_graph
 from harrier_export.precision import PrecisionFormat, precision_format
+from harrier_export.sample import take_sample
 from harrier_export.sentence_transformers import (
     SentenceConfig,
     document_prompt,
@@ -62,10 +63,11 @@ class ExportOptions:
 
     `model` is a name of the catalogue: the checkpoint is held to its published hashes and shape,
     and `name` is by default the same (else the checkpoint folder's). `verify` measures parity
-    against transformers: by default where it is installed. `allow_poor` accepts a package under
-    its precision's floor, `overwrite` replaces one that stands at the target. `calibration` is a
-    file of texts like `calibration.txt` here, from which int8 and int4 learn how to round. Without
-    `calibrate` they round each weight by itself, in far less memory and time.
+    against transformers: by default where it is installed; False leaves out the sample too, so that
+    the package is not run at all. `allow_poor` accepts a package under its precision's floor,
+    `overwrite` replaces one that stands at the target. `calibration` is a file of texts like
+    `calibration.txt` here, from which int8 and int4 learn how to round. Without `calibrate` they
+    round each weight by itself, in far less memory and time.
     """
 
     precision: str = "int8"
@@ -99,7 +101,7 @@ def export(
 ) -> ExportResult:
     """Write the package `target` from the Hugging Face folder `checkpoint`.
 
-    Peak memory is about the largest tensor, not the model, until verification loads both.
+    Peak memory is about the largest tensor, not the model, until the package is run.
 
     Raises CheckpointError or UnsupportedModelError for a checkpoint that cannot be exported,
     FidelityError for a package under its floor, UsageError for options that cannot work, and
@@ -164,8 +166,16 @@ def export(
         manifest = msgspec.structs.replace(
             manifest, parity=parity, files=files, compiled_tokenizer=compiled
         )
-        (folder / MANIFEST_NAME).write_text(tomli_w.dumps(msgspec.to_builtins(manifest)), "utf-8")
+        write_manifest(folder, manifest)
+        if options.verify is not False:
+            manifest = msgspec.structs.replace(manifest, sample=take_sample(folder))
+            write_manifest(folder, manifest)
     return ExportResult(target, manifest, repaired)
+
+
+def write_manifest(folder: Path, manifest: PackageManifest) -> None:
+    """Write the manifest of the package in `folder`."""
+    (folder / MANIFEST_NAME).write_text(tomli_w.dumps(msgspec.to_builtins(manifest)), "utf-8")
 
 
 def _check_against(

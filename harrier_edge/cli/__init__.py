@@ -17,6 +17,7 @@ from harrier_edge.cli import (
     backup,
     bench,
     compact,
+    doctor,
     embed,
     export,
     models,
@@ -47,6 +48,7 @@ COMMANDS = (
     compact,
     backup,
     bench,
+    doctor,
 )
 DONE, FAILURE, USAGE, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 

@@ -64,7 +64,8 @@ def verify_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verify",
         action=argparse.BooleanOptionalAction,
-        help="measure parity against transformers (default: if harrier-edge[verify] is installed)",
+        help="measure parity against transformers (default: if harrier-edge[verify] is installed); "
+        "with --no-verify the package is not run at all",
     )
 
 

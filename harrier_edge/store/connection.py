@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -280,10 +280,35 @@ class Connection:
                 f"{self.path}: cannot be written ({error}). Free space on the disk, then run this "
                 "again; what was committed is kept."
             ) from error
+        except apsw.ExtensionLoadingError as error:
+            raise StoreError(
+                f"{self.path}: SQLite cannot load sqlite-vec ({error}). Install it again: "
+                "pip install --force-reinstall sqlite-vec"
+            ) from error
         except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.PermissionsError) as error:
             raise StoreError(
                 f"{self.path}: cannot be opened ({error}). Check its permissions and its folder."
             ) from error
+
+
+def sqlite_versions() -> dict[str, str]:
+    """The versions of SQLite, apsw and sqlite-vec, each tried out.
+
+    Raises StoreError where SQLite cannot do what an index needs, or load the extension.
+    """
+    with closing(apsw.Connection(":memory:")) as connection:
+        try:
+            connection.enable_load_extension(True)
+            connection.load_extension(sqlite_vec.loadable_path())
+            extension = str(connection.execute("SELECT vec_version()").fetchall()[0][0])
+            connection.execute(f'CREATE VIRTUAL TABLE words USING fts5 (a, tokenize="{TOKENIZER}")')
+        except apsw.Error as error:
+            raise StoreError(f"SQLite {apsw.sqlite_lib_version()}: {error}.") from error
+    return {
+        "SQLite": apsw.sqlite_lib_version(),
+        "apsw": apsw.apsw_version(),
+        "sqlite-vec": extension,
+    }
 
 
 def network_file_system(path: Path) -> str:

@@ -77,3 +77,10 @@ class Exchange:
             database.execute("DROP TABLE next_model")
         database.adopt(self._model)
         return True
+
+
+def is_unfinished(database: Database) -> bool:
+    """Whether an exchange was begun that has not come to its end."""
+    with database.reading():
+        found = database.value("SELECT count(*) FROM sqlite_schema WHERE name = 'next_model'")
+    return bool(found)

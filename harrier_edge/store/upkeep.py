@@ -6,7 +6,7 @@ from pathlib import Path
 
 from harrier_edge.errors import StoreError
 from harrier_edge.store.database import Database
-from harrier_edge.vectors import STORES
+from harrier_edge.vectors import STORES, Vectors, from_blobs
 
 PAGES = 2000  # that a backup copies before it lets a writer in
 
@@ -55,6 +55,27 @@ def check(database: Database) -> list[str]:
             wrong = sorted(i for i in stored.keys() | held.keys() if stored.get(i) != held.get(i))
             faults.append(f"a chunk whose sign bits disagree: {', '.join(map(str, wrong[:SHOWN]))}")
     return faults
+
+
+def examples(database: Database) -> tuple[list[tuple[str, str]], Vectors]:
+    """Headings and texts of the first, the middle and the last chunk, and their vectors.
+
+    Fewer where there are not so many. The vectors are (n, dimension) float32.
+    """
+    with database.reading():
+        rows = database.execute(
+            """
+            SELECT heading, text, vector FROM chunks JOIN vectors ON chunk = id
+            WHERE id IN (
+                SELECT min(id) FROM chunks UNION SELECT max(id) FROM chunks
+                UNION SELECT min(id) FROM chunks
+                    WHERE id >= (SELECT (min(id) + max(id)) / 2 FROM chunks)
+            )
+            """
+        ).fetchall()
+    model = database.model
+    vectors = from_blobs([row[2] for row in rows], model.store, model.dimension)
+    return [(heading, text) for heading, text, _ in rows], vectors
 
 
 def compact(database: Database) -> tuple[int, int]:

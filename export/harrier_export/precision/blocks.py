@@ -301,7 +301,7 @@ def _store(
     def codes() -> Iterator[npt.NDArray[Any]]:
         for block in tensor.blocks():
             if divisor is not None:
-                block /= divisor
+                block = block / divisor
             q = quantize(block, bits, block_size, asymmetric)
             if tensor.feedback is not None:
                 q = refine(q, block, bits, block_size, tensor.feedback)

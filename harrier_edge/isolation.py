@@ -1,0 +1,49 @@
+"""Work in a process of its own, which may die without harm to this one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+from harrier_edge.errors import HarrierError, ModelError
+
+
+def in_own_process(work: Callable[..., Any], *arguments: object) -> Any:
+    """What `work` returns, called in a fresh process.
+
+    Raises ModelError, in the words of what went wrong, where it raises or its process dies.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork would start with our memory
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_answer, args=(sender, work, arguments), daemon=True)
+    process.start()
+    sender.close()  # the child has its own; with ours open, its death would not be seen
+    try:
+        error, result = receiver.recv()
+    except EOFError:
+        process.join()
+        error = (
+            f"its process ended with exit code {process.exitcode}. If that is the system's answer "
+            "to a lack of memory, close other programs or take a smaller package."
+        )
+    finally:
+        receiver.close()
+        process.kill()
+        process.join()
+        process.close()
+    if error:
+        raise ModelError(error)
+    return result
+
+
+def _answer(sender: Connection, work: Callable[..., Any], arguments: Sequence[object]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it kills us
+    try:
+        sender.send(("", work(*arguments)))
+    except HarrierError as error:
+        sender.send((str(error), None))
+    except Exception as error:  # ONNX Runtime's have no common base class of their own
+        sender.send((f"{type(error).__name__}: {error}", None))
