@@ -23,7 +23,14 @@ from harrier_edge.embedder import Embedder
 from harrier_edge.errors import ModelError, UsageError
 from harrier_edge.isolation import in_own_process
 from harrier_edge.machine import memory
-from harrier_edge.package import Package, find_package, installed_packages, open_package
+from harrier_edge.memos import recall, remember
+from harrier_edge.package import (
+    Package,
+    find_package,
+    installed_packages,
+    open_package,
+    sha256_of,
+)
 from harrier_edge.spec import FAITHFUL, MANIFEST_NAME, PackageManifest, read_table
 
 logger = logging.getLogger(__name__)
@@ -34,6 +41,7 @@ OnProgress = Callable[[str, int, int], None]
 ROUNDS = 3
 DOCUMENT_TOKENS = 256
 DOCUMENTS_AT_ONCE = 4
+_MEASURED = "measured"
 QUERY_SHARE = 0.25  # of the time; documents have the rest
 
 TIE = 0.05  # a difference in speed that nobody notices
@@ -193,6 +201,33 @@ def measure(
     figures = _with_cosines([(packages[f], rounds) for f, rounds in samples.items()])
     _tell_if_busy(figures)
     return figures, failures
+
+
+@dataclass(frozen=True)
+class NotedFigures:
+    """What is remembered of a measurement; `manifest` is the sha256 of the manifest then."""
+
+    tokens_per_second: float
+    query_ms: float
+    here_mean_cosine: float | None
+    manifest: str
+
+
+def note_figures(figures: PackageFigures) -> None:
+    """Remember what was measured of a package on this machine."""
+    noted = NotedFigures(
+        figures.tokens_per_second,
+        figures.query_ms,
+        figures.here_mean_cosine,
+        sha256_of(figures.package / MANIFEST_NAME),
+    )
+    remember(_MEASURED, figures.package, noted)
+
+
+def noted_figures(folder: Path) -> NotedFigures | None:
+    """What was measured of the package in `folder`; None if nothing was, or it was another then."""
+    noted = recall(_MEASURED, folder, NotedFigures)
+    return noted if noted and noted.manifest == sha256_of(folder / MANIFEST_NAME) else None
 
 
 def _sample(folder: Path, seconds: float, with_vectors: bool) -> _Sample:

@@ -2,6 +2,7 @@
 
 HarrierError
 ├── UsageError                  an argument has a value that cannot work
+├── SettingsError               the file of settings cannot be read or written
 ├── ModelError
 │   ├── SpecError               a model's TOML or a package's manifest is malformed
 │   ├── ModelNotFoundError      no package of that name or at that path
@@ -29,6 +30,10 @@ class HarrierError(Exception):
 
 class UsageError(HarrierError, ValueError):
     """An argument has a value that cannot work."""
+
+
+class SettingsError(HarrierError):
+    """The file of settings cannot be read or written."""
 
 
 class ModelError(HarrierError):

@@ -15,7 +15,7 @@ from harrier_edge.documents.watch import moments
 from harrier_edge.embedder import Embedder
 from harrier_edge.errors import DocumentError, ModelMismatchError, UsageError
 from harrier_edge.memos import recall_all, remember
-from harrier_edge.package import find_package
+from harrier_edge.package import default_package, find_package
 from harrier_edge.places import index_file
 from harrier_edge.reembedding import reembed
 from harrier_edge.searching import Hit, Mode, SearchOptions, search
@@ -72,17 +72,17 @@ class Index:
         """Open the index file `path`; where there is none and `create`, make one for `model`.
 
         `model` is an Embedder, a package's folder or a model's name; an index that exists knows
-        its own, so it may be left out. The model is loaded when it is first needed. A new index
-        stores vectors as `store`: "float32" (the default), "int8" (a quarter) or "float16" (half of
-        the space).
+        its own, and a new one takes `default_package`, so it may be left out. The model is loaded
+        when it is first needed. A new index stores vectors as `store`: "float32" (the default),
+        "int8" (a quarter) or "float16" (half of the space).
 
         The same model in another precision may query where both packages were measured to have a
         mean cosine of 0.998 or more to the original, and a warning says so; it may not add.
 
         Raises ModelMismatchError where the index was built by another model, UsageError where a
-        new one is given no model or an existing one stores vectors otherwise,
-        ForeignDatabaseError where the file is something else or damaged, and StoreError where it
-        cannot be opened.
+        new one is given no model and there is no default or an existing one stores vectors
+        otherwise, ForeignDatabaseError where the file is something else or damaged, and
+        StoreError where it cannot be opened.
         """
         if store is not None:
             _check_store(store)
@@ -95,10 +95,8 @@ class Index:
             package = find_package(model, precision)
             wanted = _identity(read_table(package / MANIFEST_NAME, PackageManifest), package)
         elif create and not path.exists():
-            raise UsageError(
-                f"{path}: a new index needs a model. Name a package with --model or "
-                "$HARRIER_EDGE_MODEL, in Python with model=."
-            )
+            package = default_package(precision)
+            wanted = _identity(read_table(package / MANIFEST_NAME, PackageManifest), package)
         new = replace(wanted, store=store or "float32") if wanted and create else None
         database = Database(path, create=new)
         try:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
 
-from harrier_edge.errors import ModelNotFoundError, PackageError
+from harrier_edge.errors import ModelNotFoundError, PackageError, UsageError
 from harrier_edge.graphs import check_graph
 from harrier_edge.memos import recall, remember
 from harrier_edge.places import cache_folder
+from harrier_edge.settings import read_settings
 from harrier_edge.spec import (
     MANIFEST_NAME,
     READABLE_FORMATS,
@@ -76,6 +77,25 @@ def find_package(model: str | Path, precision: str | None = None) -> Path:
         f"no model package {str(model)!r}{wanted}: neither a folder with a {MANIFEST_NAME} nor a "
         f"model in {_models()}. Make one from a checkpoint with: "
         "harrier-edge export CHECKPOINT -o PACKAGE"
+    )
+
+
+def default_package(precision: str | None = None) -> Path:
+    """The package for who names none: the one that `models default` chose, else the cache's only.
+
+    `precision` takes the place of the chosen one. Raises ModelNotFoundError where what was chosen
+    is gone, and UsageError where nothing was and the cache has none or several.
+    """
+    settings = read_settings()
+    if settings.model:
+        return find_package(settings.model, precision or settings.precision)
+    pulled = [folder for folder in all_packages() if precision in (None, folder.name)]
+    if len(pulled) == 1:
+        return pulled[0]
+    there = f"There are {', '.join(map(str, pulled))}" if pulled else "None is installed"
+    raise UsageError(
+        f"which model? {there}. Name one with --model or $HARRIER_EDGE_MODEL, in Python with "
+        "model=, or for all commands with: harrier-edge models default MODEL"
     )
 
 

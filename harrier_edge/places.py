@@ -1,4 +1,4 @@
-"""Where things are kept: the cache folder and the index file."""
+"""Where things are kept: the cache folder, the settings and the index file."""
 
 from __future__ import annotations
 
@@ -15,6 +15,11 @@ def cache_folder() -> Path:
     """`$HARRIER_EDGE_CACHE_DIR`, or `harrier-edge` in the user's cache folder."""
     chosen = os.environ.get("HARRIER_EDGE_CACHE_DIR")
     return Path(chosen) if chosen else platformdirs.user_cache_path("harrier-edge", False)
+
+
+def settings_file() -> Path:
+    """`harrier-edge/settings.json` in the user's folder of settings."""
+    return platformdirs.user_config_path("harrier-edge", False) / "settings.json"
 
 
 def lacking_space(folder: Path, needed: int) -> str:

@@ -294,3 +294,23 @@ def test_help_and_readme_state_the_rule(capsys: pytest.CaptureFixture[str]) -> N
         words = " ".join(text.split())
         assert f"cosine of {FAITHFUL} or more" in words
         assert f"within {TIE:.0%} of the fastest" in words
+
+
+def test_what_was_measured_here_is_listed(
+    tiny_precisions: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By `models`, until the package is another."""
+    folder = cache_folder() / "models" / "tiny" / "abc" / "fp32"
+    shutil.copytree(tiny_precisions["fp32"], folder)
+    assert main(["bench", "tiny", "--json", *QUICK]) == 0
+    (figures,) = json.loads(capsys.readouterr().out)["packages"]
+    assert main(["models", "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)
+    assert row["tokens_per_second"] == figures["tokens_per_second"]
+    assert row["query_ms"] == figures["query_ms"]
+    assert main(["models"]) == 0
+    assert f"{row['query_ms']:.1f} ms a query" in capsys.readouterr().out
+    manifest = folder / "manifest.toml"
+    manifest.write_text(manifest.read_text("utf-8") + "\n", "utf-8")
+    assert main(["models"]) == 0
+    assert "speed not measured" in capsys.readouterr().out

@@ -195,7 +195,7 @@ def test_export_prints_the_manifest(
     ("arguments", "code", "message"),
     [
         (["search", "--db", "nowhere.sqlite", "a"], 1, "no such index"),
-        (["add", "--db", "new.sqlite", "."], 2, "a new index needs a model"),
+        (["add", "--db", "new.sqlite", "."], 2, "which model?"),
         (["add", "--db", "new.sqlite", "-m", "nope", "."], 1, "no model package 'nope'"),
         (["embed", "a"], 2, "which model?"),
         (["bench"], 2, "which model?"),

@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "models", nargs="*", metavar="MODEL", help="package folders, or a model's name"
     )
     parser.add_argument(
-        "-m", "--model", help="the same, for one ($HARRIER_EDGE_MODEL if neither is given)"
+        "-m",
+        "--model",
+        help="the same, for one ($HARRIER_EDGE_MODEL, or the default, if neither is given)",
     )
     parser.add_argument(
         "--precision",
@@ -53,11 +55,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and report; 1 where a package could not be measured."""
-    from harrier_edge.bench import choose_packages, measure, recommend  # loads ONNX Runtime
+    # loads ONNX Runtime
+    from harrier_edge.bench import choose_packages, measure, note_figures, recommend
     from harrier_edge.machine import this_machine
+    from harrier_edge.settings import read_settings
 
     named = [*args.models, *([args.model] if args.model else [])]
-    models = named or [os.environ.get("HARRIER_EDGE_MODEL", "")]
+    models = named or [os.environ.get("HARRIER_EDGE_MODEL") or read_settings().model or ""]
     if not models[0]:
         raise UsageError(
             "which model? Name one in the cache or package folders, or set $HARRIER_EDGE_MODEL."
@@ -66,6 +70,8 @@ def run(args: argparse.Namespace) -> int:
     folders = choose_packages(models, None if wanted == ["all"] else wanted)
     with Progress(args.quiet) as progress:
         packages, failed = measure(folders, seconds=args.seconds, on_progress=progress)
+    for package in packages:
+        note_figures(package)
     chosen = recommend(packages)
     if args.json:
         report = {

@@ -11,15 +11,22 @@ from typing import Any
 from harrier_edge.cli.common import to_json
 from harrier_edge.errors import HarrierError, ModelNotFoundError, UsageError
 
-Used = tuple[Path, Path]  # an index, and the folder of its package
+Used = dict[Path, list[Path]]  # the folder of a package -> the indexes that it built
 
-HELP = "list, verify or remove the packages in the cache"
+HELP = "list, verify or remove the packages in the cache, or choose the default"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
-    parser.add_argument("action", nargs="?", choices=["list", "verify", "remove"], default="list")
-    parser.add_argument("model", nargs="?", help="only this one (verify: all; remove: name one)")
+    parser.add_argument(
+        "action", nargs="?", choices=["list", "verify", "remove", "default"], default="list"
+    )
+    parser.add_argument(
+        "model",
+        nargs="?",
+        help="only this one (verify: all; remove: name one; default: what commands take that are "
+        "given no --model; without it, what that is now)",
+    )
     parser.add_argument("--precision", help="only this precision of it")
     parser.add_argument(
         "--force", action="store_true", help="remove also what the index was built with"
@@ -28,9 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """List, verify or remove; 1 where a package is broken."""
+    """List, verify, remove or choose; 1 where a package is broken."""
     from harrier_edge.package import all_packages, installed_packages
 
+    if args.action == "default":
+        return _default(args)
     if args.action == "remove" and not args.model:
         raise UsageError("which model? Name one, as in: harrier-edge models remove harrier-270m")
     found = installed_packages(args.model) if args.model else all_packages()
@@ -42,8 +51,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.action == "remove":
         return _remove(folders, args)
-    used = _used()
-    rows = [_row(folder, used, verify=args.action == "verify") for folder in folders]
+    used, default = _used(), _chosen()
+    rows = [_row(folder, used, default, verify=args.action == "verify") for folder in folders]
     if args.json:
         print(to_json(rows))
     else:
@@ -54,8 +63,35 @@ def run(args: argparse.Namespace) -> int:
     return 1 if any(row["error"] for row in rows) else 0
 
 
-def _row(folder: Path, used: Used | None, *, verify: bool) -> dict[str, Any]:
+def _default(args: argparse.Namespace) -> int:
+    """Choose the default, or tell it."""
+    from harrier_edge.package import default_package, find_package
+    from harrier_edge.settings import Settings, write_settings
+
+    if args.model:
+        folder = find_package(args.model, args.precision)
+        is_folder = folder == Path(args.model).expanduser()
+        write_settings(
+            Settings(str(folder.resolve())) if is_folder else Settings(args.model, folder.name)
+        )
+    folder = default_package(args.precision)
+    print(to_json({"default": folder}) if args.json else folder)
+    return 0
+
+
+def _chosen() -> Path | None:
+    """The package that commands take by default, if there is one."""
+    from harrier_edge.package import default_package
+
+    try:
+        return default_package().resolve()
+    except HarrierError:
+        return None
+
+
+def _row(folder: Path, used: Used, default: Path | None, *, verify: bool) -> dict[str, Any]:
     """What is known of a package; with `verify` every byte is hashed again."""
+    from harrier_edge.bench import noted_figures
     from harrier_edge.package import open_package
     from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
 
@@ -68,7 +104,11 @@ def _row(folder: Path, used: Used | None, *, verify: bool) -> dict[str, Any]:
         "mean_cosine": None,
         "min_cosine": None,
         "dimension": None,
-        "used_by": _users(folder, used),
+        "tokens_per_second": None,
+        "query_ms": None,
+        "here_mean_cosine": None,
+        "default": folder.resolve() == default,
+        "used_by": used.get(folder.resolve(), []),
         "error": None,
     }
     try:
@@ -77,6 +117,10 @@ def _row(folder: Path, used: Used | None, *, verify: bool) -> dict[str, Any]:
         if manifest.parity:
             row["mean_cosine"] = manifest.parity.mean_cosine
             row["min_cosine"] = manifest.parity.min_cosine
+        if measured := noted_figures(folder):
+            row["tokens_per_second"] = measured.tokens_per_second
+            row["query_ms"] = measured.query_ms
+            row["here_mean_cosine"] = measured.here_mean_cosine
         if verify:
             open_package(folder, rehash=True)
     except HarrierError as error:
@@ -84,43 +128,55 @@ def _row(folder: Path, used: Used | None, *, verify: bool) -> dict[str, Any]:
     return row
 
 
-def _used() -> Used | None:
-    """The index of this place and the package that it was built with, if there is one."""
-    from harrier_edge.index import Index
-    from harrier_edge.places import index_file
+def _used() -> Used:
+    """Which of the indexes that are known was built with which package."""
+    from harrier_edge.index import Index, known_indexes
 
-    file = index_file()
-    if not file.exists():
-        return None
-    try:
-        with Index.open(file, create=False) as index:
-            return file, Path(index.status().model.package)
-    except HarrierError:
-        return None  # `status` tells what is wrong with it
-
-
-def _users(folder: Path, used: Used | None) -> list[str]:
-    """The index of this place, where it was built with this package."""
-    return [str(used[0])] if used and used[1] == folder.resolve() else []
+    used: Used = {}
+    for file in known_indexes():
+        try:
+            with Index.open(file, create=False) as index:
+                package = Path(index.status().model.package).resolve()
+        except HarrierError:
+            continue  # `doctor` tells what is wrong with it
+        used.setdefault(package, []).append(file)
+    return used
 
 
 def _line(row: dict[str, Any]) -> str:
-    cosine = "not measured" if row["mean_cosine"] is None else f"{row['mean_cosine']:.4f}"
-    used = f"  used by {row['used_by'][0]}" if row["used_by"] else ""
-    return (
-        f"{row['model']}  {row['precision']}  {row['bytes'] / 1e6:.0f} MB  cosine {cosine}  "
-        f"{row['revision'][:12]}{used}" + (f"\n  broken: {row['error']}" if row["error"] else "")
-    )
+    """A package for people: what it is, how faithful and fast, and who needs it."""
+    cosine = row["mean_cosine"]
+    if cosine is None:
+        cosine = row["here_mean_cosine"]
+    speed = "speed not measured"
+    if row["tokens_per_second"] is not None:
+        speed = f"{row['tokens_per_second']:.0f} tokens/s, {row['query_ms']:.1f} ms a query"
+    parts = [
+        row["model"],
+        row["precision"],
+        f"{row['bytes'] / 1e6:.0f} MB",
+        "cosine not measured" if cosine is None else f"cosine {cosine:.4f}",
+        speed,
+        row["revision"][:12],
+        *(["the default"] if row["default"] else []),
+    ]
+    below = [f"used by {file}" for file in row["used_by"]]
+    below += [f"broken: {row['error']}"] if row["error"] else []
+    return "\n".join(["  ".join(parts), *(f"  {line}" for line in below)])
 
 
 def _remove(folders: list[Path], args: argparse.Namespace) -> int:
-    used = _used()
+    from harrier_edge.settings import Settings, write_settings
+
+    used, default = _used(), _chosen()
     for folder in folders:
-        if (users := _users(folder, used)) and not args.force:
+        if (users := used.get(folder.resolve())) and not args.force:
             raise UsageError(
-                f"{folder} made the index {users[0]}, which could not be searched without it. "
-                "Say --force to remove it all the same."
+                f"{folder} made the index {', '.join(map(str, users))}, which could not be "
+                "searched without it. Say --force to remove it all the same."
             )
+    if default in [folder.resolve() for folder in folders]:
+        write_settings(Settings())
     for folder in folders:
         gone = folder.with_name(f".{folder.name}.removed")
         folder.replace(gone)  # at once, so that nobody finds half a package

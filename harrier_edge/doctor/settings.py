@@ -1,4 +1,4 @@
-"""What the environment says."""
+"""What the environment says, and what is chosen for all commands."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harrier_edge.doctor.finding import Finding, broken, note, ok, told
-from harrier_edge.errors import ModelNotFoundError
-from harrier_edge.package import find_package, installed_packages
+from harrier_edge.errors import ModelNotFoundError, SettingsError
+from harrier_edge.package import default_package, find_package, installed_packages
+from harrier_edge.places import settings_file
+from harrier_edge.settings import read_settings
 
 NAMES = ("MODEL", "DB", "CACHE_DIR", "THREADS", "OFFLINE")
 YES = ("1", "ON", "YES", "TRUE")
@@ -18,7 +20,7 @@ NO = ("", "0", "OFF", "NO", "FALSE")
 def examine(index: Path | None) -> Iterator[Finding]:
     """Each variable that is set, and whether its value can work."""
     values = {name: os.environ.get(f"HARRIER_EDGE_{name}", "") for name in NAMES}
-    found = [*_threads(values["THREADS"]), *_model(values["MODEL"])]
+    found = [*_threads(values["THREADS"]), *_model(values["MODEL"]), *_default()]
     for variable in ("HARRIER_EDGE_OFFLINE", "HF_HUB_OFFLINE"):
         found += _offline(variable)
     yield from found
@@ -47,6 +49,16 @@ def _model(value: str) -> Iterator[Finding]:
                 cure=f"harrier-edge pull {value}, or let HARRIER_EDGE_MODEL name what "
                 "harrier-edge models lists",
             )
+
+
+def _default() -> Iterator[Finding]:
+    try:
+        if read_settings().model:
+            default_package()
+    except (SettingsError, ModelNotFoundError) as error:
+        yield told(
+            "settings", error, settings_file(), "choose another: harrier-edge models default MODEL"
+        )
 
 
 def _offline(variable: str) -> Iterator[Finding]:
