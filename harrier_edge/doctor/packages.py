@@ -96,7 +96,7 @@ def _try(folder: Path) -> Trial:
     embedder = Embedder(folder, threads=available_cores())  # whatever the settings say
     manifest = embedder.manifest
     sample = manifest.sample
-    vector = embedder.encode_document(sample.text if sample else DOCUMENTS[0])
+    vector = embedder.encode(sample.text if sample else DOCUMENTS[0])
     return Trial(
         different=_different(folder, manifest),
         length=float(np.linalg.norm(vector)),
