@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -91,9 +92,9 @@ class _Rewriting:
                 self._write_linears(node.input[0])
             elif node.op_type == "Gather" and self._is_table(node):
                 table = self._tensor(node.input[0], rows_first=True)
-                alike = np.ones(table.shape[1], np.float32)
+                alike = partial(np.ones, table.shape[1], np.float32)
                 self._names[node.output[0]] = self._form.embedding.write(
-                    self._graph, node.input[1], table, 1.0, lambda: alike
+                    self._graph, node.input[1], table, 1.0, alike
                 )
             elif self._sums_tokens(node):
                 self._sum_tokens(node)
