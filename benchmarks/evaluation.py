@@ -108,7 +108,7 @@ def draw(
 
 def _add_scifact(sample: Sample, chance: random.Random, documents: int, scale: float) -> None:
     """Claims, and abstracts with their titles."""
-    corpus, queries, judged = _beir("scifact", "scifact")
+    corpus, queries, judged = beir("scifact", "scifact")
     chosen = chance.sample(sorted(queries), _scaled(len(queries), scale))
     wanted = sorted({document for query in chosen for document in judged[query]})
     others = sorted(corpus.keys() - wanted)
@@ -123,7 +123,7 @@ def _add_scifact(sample: Sample, chance: random.Random, documents: int, scale: f
 
 def _add_xquad(sample: Sample, chance: random.Random, language: str, scale: float) -> None:
     """Paragraphs and questions in one language: all paragraphs if it is one to be ranked."""
-    corpus, queries, judged = _beir("xquad", f"xquad/{language}")
+    corpus, queries, judged = beir("xquad", f"xquad/{language}")
     ranked = language in RANKED_LANGUAGES
     names = sorted(corpus)
     if not ranked or scale < 1:
@@ -160,22 +160,29 @@ def _scaled(count: int, scale: float) -> int:
     return max(1, round(count * scale))
 
 
-def _beir(archive: str, folder: str) -> tuple[dict[str, str], dict[str, str], dict[str, Any]]:
+def beir(archive: str, folder: str) -> tuple[dict[str, str], dict[str, str], dict[str, Any]]:
     """Documents and queries by id, and of each query the judged documents with their grades."""
     with tarfile.open(FOLDER / f"{archive}.tar.gz") as tar:
         corpus = {
             line["_id"]: f"{line.get('title') or ''} {line['text']}".strip()
-            for line in map(json.loads, _lines(tar, f"{folder}/corpus.jsonl"))
+            for line in map(json.loads, lines(tar, f"{folder}/corpus.jsonl"))
         }
-        queries = {
-            line["_id"]: line["text"]
-            for line in map(json.loads, _lines(tar, f"{folder}/queries.jsonl"))
-        }
-        judged: dict[str, dict[str, int]] = {name: {} for name in queries}
-        for line in _lines(tar, f"{folder}/qrels.tsv")[1:]:
-            query, document, grade = line.split("\t")
-            judged[query][document] = int(grade)
+        queries, judged = read_queries(tar, folder)
     return corpus, queries, judged
+
+
+def read_queries(
+    tar: tarfile.TarFile, folder: str
+) -> tuple[dict[str, str], dict[str, dict[str, int]]]:
+    """Queries by id, and of each the judged documents with their grades."""
+    queries = {
+        line["_id"]: line["text"] for line in map(json.loads, lines(tar, f"{folder}/queries.jsonl"))
+    }
+    judged: dict[str, dict[str, int]] = {name: {} for name in queries}
+    for line in lines(tar, f"{folder}/qrels.tsv")[1:]:
+        query, document, grade = line.split("\t")
+        judged[query][document] = int(grade)
+    return queries, judged
 
 
 def files_of(archive: Path) -> Iterator[tuple[str, str]]:
@@ -186,7 +193,8 @@ def files_of(archive: Path) -> Iterator[tuple[str, str]]:
                 yield member.name, _read(tar, member.name)
 
 
-def _lines(tar: tarfile.TarFile, name: str) -> list[str]:
+def lines(tar: tarfile.TarFile, name: str) -> list[str]:
+    """The lines of a file of an archive."""
     return _read(tar, name).removesuffix("\n").split("\n")
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
+import logging
 import time
 from dataclasses import dataclass
+from importlib import resources
 from itertools import count, takewhile
 from pathlib import Path
 
@@ -27,8 +30,11 @@ QUERY = "query.onnx"  # the same graph, with a past; see harrier_export.past
 TOKENIZER = "tokenizer.json"
 COMPILED_TOKENIZER = "tokenizer.kitoken"
 REQUIRED = (MODEL, TOKENIZER)
+BUILT_IN = "kestrel"  # the model that every installation has, in int8
 _VERIFIED = "verified"
 _CLOCK_NS = 2_000_000_000  # the coarsest clock of a file system, FAT's
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ def layer_file(layer: int) -> str:
 
 
 def find_package(model: str | Path, precision: str | None = None) -> Path:
-    """The folder of a package, given that folder or the name of a model in the cache.
+    """The folder of a package, given that folder or the name of a model, built in or in the cache.
 
     Raises ModelNotFoundError where there is none, or, without `precision`, where a name has
     packages in several.
@@ -81,10 +87,11 @@ def find_package(model: str | Path, precision: str | None = None) -> Path:
 
 
 def default_package(precision: str | None = None) -> Path:
-    """The package for who names none: the one that `models default` chose, else the cache's only.
+    """The package for who names none: what `models default` chose, else the cache's only one.
 
-    `precision` takes the place of the chosen one. Raises ModelNotFoundError where what was chosen
-    is gone, and UsageError where nothing was and the cache has none or several.
+    Where the cache has none, the built-in one, told in the log. `precision` takes the place of the
+    chosen one. Raises ModelNotFoundError where what was chosen is gone, and UsageError where
+    nothing was and the cache has several.
     """
     settings = read_settings()
     if settings.model:
@@ -92,21 +99,25 @@ def default_package(precision: str | None = None) -> Path:
     pulled = [folder for folder in all_packages() if precision in (None, folder.name)]
     if len(pulled) == 1:
         return pulled[0]
-    there = f"There are {', '.join(map(str, pulled))}" if pulled else "None is installed"
-    raise UsageError(
-        f"which model? {there}. Name one with --model or $HARRIER_EDGE_MODEL, in Python with "
-        "model=, or for all commands with: harrier-edge models default MODEL"
-    )
+    if pulled:
+        raise UsageError(
+            f"which model? There are {', '.join(map(str, pulled))}. Name one with --model or "
+            "$HARRIER_EDGE_MODEL, in Python with model=, or for all commands with: harrier-edge "
+            "models default MODEL"
+        )
+    _announce_built_in()
+    return find_package(BUILT_IN, precision)
 
 
 def installed_packages(name: str) -> list[Path]:
-    """The folders of all packages of the model called `name` in the cache, sorted; [] for none.
+    """The folders of all packages of the model called `name`, sorted; [] for none.
 
-    A repository of the hub, "owner/name", is a name as well.
+    The built-in one comes first. A repository of the hub, "owner/name", is a name as well.
     """
+    built_in = [_built_in()] if name == BUILT_IN else []
     name = name.replace("/", "--")
     found = _models().glob(f"{name}/*/*/{MANIFEST_NAME}") if is_name(name) else ()
-    return sorted(path.parent for path in found)
+    return built_in + sorted(path.parent for path in found)
 
 
 def all_packages() -> list[Path]:
@@ -196,6 +207,21 @@ def _settled(stamps: Stamps) -> bool:
     """Whether no file is so new that the clock might miss a change."""
     newest = max(max(times) for _, _, *times in stamps.values())
     return time.time_ns() - newest >= _CLOCK_NS
+
+
+@functools.cache
+def _announce_built_in() -> None:
+    """Once a process."""
+    logger.warning(
+        "no model is named or pulled, so the small built-in %r is used. For Harrier itself: "
+        "harrier-edge pull harrier-270m",
+        BUILT_IN,
+    )
+
+
+def _built_in() -> Path:
+    # Wheels are unpacked when they are installed, so the package's data are files.
+    return Path(str(resources.files("harrier_edge.models"))) / BUILT_IN / "int8"
 
 
 def _models() -> Path:

@@ -195,9 +195,7 @@ def test_export_prints_the_manifest(
     ("arguments", "code", "message"),
     [
         (["search", "--db", "nowhere.sqlite", "a"], 1, "no such index"),
-        (["add", "--db", "new.sqlite", "."], 2, "which model?"),
         (["add", "--db", "new.sqlite", "-m", "nope", "."], 1, "no model package 'nope'"),
-        (["embed", "a"], 2, "which model?"),
         (["bench"], 2, "which model?"),
         (["bench", "-m", "nope"], 1, "no model package 'nope'"),
         (["export", "nowhere", "-o", "out"], 1, "no such folder"),

@@ -342,10 +342,8 @@ def test_an_index_knows_its_model_and_where_it_moved(
         assert len(index.search("note", 5)) == 5
 
 
-def test_a_new_index_needs_a_model(tmp_path: Path) -> None:
-    """It is never guessed, and no file is left behind."""
-    with pytest.raises(UsageError, match="a new index needs a model"):
-        Index.open(tmp_path / "index.sqlite")
+def test_an_index_is_not_made_by_reading(tmp_path: Path) -> None:
+    """Where there is none and none is to be made, no file is left behind."""
     with pytest.raises(StoreError, match="no such index"):
         Index.open(tmp_path / "index.sqlite", create=False)
     assert not (tmp_path / "index.sqlite").exists()

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from harrier_edge.errors import UnsupportedModelError
 from harrier_edge.session import INPUTS, OUTPUT
-from harrier_export.checkpoint import HeldTensor
+from harrier_export.checkpoint import Float32, HeldTensor
 from harrier_export.graph import FLOAT, INLINE_BYTES, INT64, Array, GraphBuilder
 from harrier_export.precision import PrecisionFormat, Rows
 from harrier_export.precision.formats import TokenRows
@@ -92,9 +92,8 @@ class _Rewriting:
                 self._write_linears(node.input[0])
             elif node.op_type == "Gather" and self._is_table(node):
                 table = self._tensor(node.input[0], rows_first=True)
-                alike = partial(np.ones, table.shape[1], np.float32)
                 self._names[node.output[0]] = self._form.embedding.write(
-                    self._graph, node.input[1], table, 1.0, alike
+                    self._graph, node.input[1], table, 1.0, partial(_alike, table.shape[1])
                 )
             elif self._sums_tokens(node):
                 self._sum_tokens(node)
@@ -186,3 +185,8 @@ def _with_branches(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
 
 def _no_rows() -> TokenRows:
     raise AssertionError("a traced graph does not tell where its texts end")
+
+
+def _alike(columns: int) -> Float32:
+    """No column of the table weighs more than another, as far as is known."""
+    return np.ones(columns, np.float32)

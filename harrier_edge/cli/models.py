@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.action == "remove":
         return _remove(folders, args)
-    used, default = _used(), _chosen()
+    used, default = _used(), _chosen() if folders else None
     rows = [_row(folder, used, default, verify=args.action == "verify") for folder in folders]
     if args.json:
         print(to_json(rows))
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
         for row in rows:
             print(_line(row))
     if not rows and not args.json:
-        print("no model is installed. Get one with: harrier-edge pull harrier-270m")
+        print("only the built-in kestrel is installed. Get Harrier: harrier-edge pull harrier-270m")
     return 1 if any(row["error"] for row in rows) else 0
 
 
@@ -168,7 +168,7 @@ def _line(row: dict[str, Any]) -> str:
 def _remove(folders: list[Path], args: argparse.Namespace) -> int:
     from harrier_edge.settings import Settings, write_settings
 
-    used, default = _used(), _chosen()
+    used, default = _used(), _chosen() if folders else None
     for folder in folders:
         if (users := used.get(folder.resolve())) and not args.force:
             raise UsageError(

@@ -1,0 +1,1 @@
+"""How kestrel is made: text, teacher's vectors, vocabulary, training, checkpoint."""

@@ -1,0 +1,115 @@
+"""Chooses what is learned from: English texts that the teacher reads, and views of them."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from recipe.clean import Held
+from recipe.texts import english, pairs, tidy, usable
+
+# How many English texts of each kind the teacher reads, and how long they may be in characters:
+# the teacher's minutes are what limits them.
+KINDS = {
+    "gloss": (90_000, 220),
+    "example": (45_000, 220),
+    "term": (60_000, 60),
+    "question": (24_000, 80),
+    "passage": (42_000, 420),
+    "long": (9_000, 900),
+}
+# Of each language at most so many pairs; half of them sentences, where there are as many.
+PAIRS = 12_000
+GERMAN = 40_000  # by far the richest dictionary
+SENTENCES = 0.5
+_TERM = 30  # characters: what is longer counts as a sentence
+
+
+@dataclass(frozen=True)
+class View:
+    """A text for the student, and the English text whose vector it should get."""
+
+    text: str
+    target: int  # index into the English texts
+    kind: str  # of the English sources, or "foreign"
+    language: str
+
+
+def build(work: Path, shared: Path, seed: int) -> None:
+    """Write english.json (the texts that the teacher reads) and views.json."""
+    if (work / "views.json").exists():
+        return
+    rng = random.Random(seed)
+    held = Held(shared)
+    ids: dict[str, int] = {}
+    views: list[tuple[str, int, str, str]] = []
+
+    def add(text: str, view: str, kind: str, language: str) -> None:
+        views.append((view, ids.setdefault(text, len(ids)), kind, language))
+
+    dropped = 0
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for kind, text in english(work):
+        text = _cut(tidy(text), KINDS[kind][1])
+        if usable(text):
+            found[kind][text] = None
+    for kind, (count, _) in KINDS.items():
+        texts = list(found[kind])
+        rng.shuffle(texts)
+        for text in texts[:count]:
+            if held.has(text):
+                dropped += 1
+            else:
+                add(text, text, kind, "en")
+
+    by_language: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
+    for language, (text, foreign) in pairs(work):
+        if usable(text) and usable(foreign) and max(len(text), len(foreign)) <= 500:
+            by_language[language][text, foreign] = None
+    languages = Counter(text for both in by_language.values() for text in {t for t, _ in both})
+    for language, both in sorted(by_language.items()):
+        count = GERMAN if language == "de" else PAIRS
+        for text, foreign in _choose(list(both), count, languages, rng):
+            if held.has(text) or held.has(foreign):
+                dropped += 1
+                continue
+            if text not in ids:
+                add(text, text, "example" if len(text) > _TERM else "term", "en")
+            add(text, foreign, "foreign", language)
+    (work / "english.json").write_text(json.dumps(list(ids), ensure_ascii=False))
+    (work / "views.json").write_text(json.dumps(views, ensure_ascii=False))
+    counts: dict[str, int] = defaultdict(int)
+    for _, _, kind, language in views:
+        counts[kind if language == "en" else language] += 1
+    print(f"{len(ids)} English texts, {len(views)} views, {dropped} held out: {dict(counts)}")
+
+
+def load(work: Path) -> tuple[list[str], list[View]]:
+    """What `build` wrote."""
+    texts: list[str] = json.loads((work / "english.json").read_text())
+    return texts, [View(*fields) for fields in json.loads((work / "views.json").read_text())]
+
+
+def _choose(
+    both: list[tuple[str, str]], count: int, languages: Counter[str], rng: random.Random
+) -> list[tuple[str, str]]:
+    """At most `count` pairs: sentences and terms, of each half at random and half that many
+    languages share, since their English side is read but once."""
+    rng.shuffle(both)
+    sentences = [pair for pair in both if len(pair[0]) > _TERM]
+    terms = [pair for pair in both if len(pair[0]) <= _TERM]
+    wanted = min(len(sentences), max(int(count * SENTENCES), count - len(terms)))
+    chosen = []
+    for kind, size in ((sentences, wanted), (terms, count - wanted)):
+        half = size // 2
+        shared = sorted(kind[half:], key=lambda pair: -languages[pair[0]])
+        chosen += kind[:half] + shared[: size - half]
+    return chosen
+
+
+def _cut(text: str, size: int) -> str:
+    """The first `size` characters, up to a word's end."""
+    return text if len(text) <= size else text[:size].rpartition(" ")[0]
