@@ -102,7 +102,7 @@ def test_it_is_the_default_and_says_so_once(
                 assert index.status().model.name == "kestrel"
     (record,) = caplog.records
     assert "built-in 'kestrel'" in record.getMessage()
-    assert "harrier-oss-v1-270m" in record.getMessage()
+    assert "harrier-edge pull harrier-270m" in record.getMessage()
 
 
 def test_the_command_works_with_nothing_pulled(

@@ -256,7 +256,8 @@ class BlockEmbedding:
         )
         if divisor is None:
             return rows
-        return graph.node("Mul", rows, graph.constant(divisor, np.float32), name="embedding.scaled")
+        columns = graph.weight(f"{table.name}.columns", divisor)
+        return graph.node("Mul", rows, columns, name="embedding.scaled")
 
     def _divisor(self, rows: Float32, sensitivity: Float32) -> Float32 | None:
         """What the columns are divided by before they are cut into blocks: (hidden,), or None.
