@@ -23,9 +23,8 @@ def installed(tiny_package: Path) -> dict[str, Path]:
 
 
 def test_one_package_needs_no_choice(tiny_package: Path) -> None:
-    """It is the default; with none, or several, there is none."""
-    with pytest.raises(UsageError, match="None is installed"):
-        default_package()
+    """It is the default; with none it is the built-in one, and of several one must be named."""
+    assert default_package() == find_package("kestrel")
     first = cache_folder() / "models" / "tiny" / "abc" / "fp32"
     shutil.copytree(tiny_package, first)
     assert default_package() == first
@@ -77,8 +76,7 @@ def test_a_default_that_is_removed_is_forgotten(installed: dict[str, Path]) -> N
     assert main(["models", "remove", "tiny", "--precision", "fp32"]) == 0
     assert default_package() == installed["int8"]
     assert main(["models", "remove", "tiny"]) == 0
-    with pytest.raises(UsageError, match="None is installed"):
-        default_package()
+    assert default_package() == find_package("kestrel")
 
 
 def test_a_default_that_is_gone_is_told(
