@@ -65,11 +65,6 @@ def find_package(model: str | Path, precision: str | None = None) -> Path:
     folder = Path(model).expanduser()
     if (folder / MANIFEST_NAME).exists():
         return folder
-    if folder.is_dir():
-        raise ModelNotFoundError(
-            f"{folder}: has no {MANIFEST_NAME}, so it is not a model package. Make one with: "
-            f"harrier-edge export {folder} -o PACKAGE"
-        )
     found = [path for path in installed_packages(str(model)) if precision in (None, path.name)]
     if len(found) == 1:
         return found[0]
@@ -77,6 +72,11 @@ def find_package(model: str | Path, precision: str | None = None) -> Path:
         raise ModelNotFoundError(
             f"model {model!r} is installed as {', '.join(str(p) for p in found)}; "
             "name one of these folders, or its precision."
+        )
+    if folder.is_dir():
+        raise ModelNotFoundError(
+            f"{folder}: has no {MANIFEST_NAME}, so it is not a model package. Make one with: "
+            f"harrier-edge export {folder} -o PACKAGE"
         )
     wanted = f" in precision {precision!r}" if precision else ""
     raise ModelNotFoundError(

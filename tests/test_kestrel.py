@@ -138,3 +138,12 @@ def test_it_is_not_what_is_meant_by_another_name() -> None:
     folder = Path(str(resources.files("harrier_edge.models"))) / "kestrel" / "int8"
     assert package.find_package("kestrel") == folder
     assert package.installed_packages("harrier-270m") == []
+
+
+def test_a_folder_of_its_name_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder is meant only where it is a package."""
+    (tmp_path / "kestrel").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert package.find_package("kestrel").name == "int8"
