@@ -21,12 +21,18 @@ T = TypeVar("T")
 
 
 def remember(kind: str, about: Path, value: object) -> None:
-    """Note `value`, which JSON can hold; in silence where the cache cannot be written."""
+    """Note `value`, which JSON can hold; in silence where the cache cannot be written.
+
+    What is noted already is not written again: every search notes its index.
+    """
     memo = _memo(kind, about)
     part = memo.with_name(f"{memo.name}.{os.getpid()}")
+    data = msgspec.json.encode(value)
     with contextlib.suppress(OSError):
+        if memo.exists() and memo.read_bytes() == data:
+            return
         memo.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(msgspec.json.encode(value))
+        part.write_bytes(data)
         part.replace(memo)
 
 
