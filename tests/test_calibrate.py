@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from harrier_export.parity import row_cosines
 from harrier_export.precision import float_format
 from harrier_export.precision.float32 import FloatLinear
 from harrier_export.texts import SEPARATOR, parity_texts
+from harrier_export.weights import WeightFiles
 
 
 def token_ids(first: int | None, lengths: list[int]) -> list[list[int]]:
@@ -47,7 +47,8 @@ def test_calibrated_tensors_are_the_same_function(
     calibration = Calibration(
         checkpoint, decoder, architecture, token_ids(first, [5, 60, 33, 90, 12])
     )
-    with closing(GraphBuilder(tmp_path / "model.onnx_data")) as graph:
+    with WeightFiles(tmp_path / "model.onnx_data") as weights:
+        graph = GraphBuilder(weights)
         form = float_format(FloatLinear())
         builder = DecoderBuilder(
             graph, checkpoint, decoder, form, architecture.norm_offset, calibration

@@ -17,9 +17,16 @@ from standins.random_checkpoint import random_checkpoint, tiny_gemma3, tiny_qwen
 from tokenizers import Tokenizer
 
 from harrier_edge import Embedder, catalog
-from harrier_edge.errors import CheckpointError, ExportError, FidelityError, UsageError
+from harrier_edge.errors import (
+    CheckpointError,
+    ExportError,
+    FidelityError,
+    PackageError,
+    UsageError,
+)
 from harrier_edge.package import open_package
-from harrier_export import ExportOptions, export, parity, precision
+from harrier_export import ExportOptions, export, package, parity, precision
+from harrier_export.folder import whole_or_nothing
 from harrier_export.precision import PRECISIONS, Floor
 from harrier_export.tokenizer import write_tokenizer
 
@@ -193,15 +200,105 @@ def test_a_killed_export_leaves_nothing_that_loads(tmp_path: Path, tiny_gemma: P
     target.parent.mkdir()
     process = subprocess.Popen(command(checkpoint, target))
     deadline = time.monotonic() + 60
-    while not list(target.parent.glob(".*/model.onnx_data")) and time.monotonic() < deadline:
+    data = target.with_name(".package.partial") / "package" / "model.onnx_data"
+    while not data.exists() and time.monotonic() < deadline:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
     assert not target.exists()
     left = list(target.parent.iterdir())
     assert len(left) == 1
-    assert not (left[0] / "manifest.toml").exists()
+    assert not (left[0] / "package" / "manifest.toml").exists()
     assert Embedder(export(checkpoint, target, FAST).folder).dimension == 512
+
+
+# An export that kills itself before it writes the byte that is asked for, and notes all before.
+KILLED = """
+import os, signal, sys
+from harrier_edge.cli import main
+from harrier_export import weights
+weights.CHECKPOINT_SECONDS = 0
+at, write = int(sys.argv.pop(1)), weights.WeightFiles._write
+def deadly(self, data):
+    if self._total + memoryview(data).nbytes > at:
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(self, data)
+weights.WeightFiles._write = deadly
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def killed_and_continued(checkpoint: Path, tmp_path: Path, kills: int) -> None:
+    """Kill an export at `kills` random bytes, continue it, compare it with an unbroken one."""
+    random = np.random.default_rng(kills)
+    whole = export(checkpoint, tmp_path / "whole" / "package", FAST)
+    total = sum(f.size for name, f in whole.manifest.files.items() if "onnx_data" in name)
+    arguments = command(checkpoint, tmp_path / "broken" / "package")[3:]
+    for at in sorted(random.integers(0, total, kills)):
+        run = [sys.executable, "-c", KILLED, str(at), *arguments]
+        assert subprocess.run(run).returncode == -signal.SIGKILL
+    result = export(checkpoint, tmp_path / "broken" / "package", FAST)
+    names = {path.name for path in whole.folder.iterdir()}
+    assert {path.name for path in result.folder.iterdir()} == names
+    for name in names:
+        assert (result.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+    assert [path.name for path in result.folder.parent.iterdir()] == ["package"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_a_killed_export_is_continued_with_the_same_bytes(tmp_path: Path, tiny_gemma: Path) -> None:
+    """Wherever it was killed, each run going on where the last one was."""
+    killed_and_continued(tiny_gemma, tmp_path, 2)
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_an_export_killed_at_twenty_points_has_the_same_bytes(
+    tmp_path: Path, tiny_gemma: Path
+) -> None:
+    """Twenty random ones in one export, each run going further than the one before."""
+    killed_and_continued(tiny_gemma, tmp_path, 20)
+
+
+def test_two_exports_to_one_place_do_not_meet(tmp_path: Path, tiny_gemma: Path) -> None:
+    """The second is told of the first, and takes nothing from it."""
+    target = tmp_path / "package"
+    with (
+        whole_or_nothing(target, overwrite=False) as unfinished,
+        pytest.raises(ExportError, match="another process is exporting to it"),
+    ):
+        export(tiny_gemma, target, FAST)
+    assert not unfinished.folder.exists()
+    assert target.is_dir()
+
+
+def test_a_disk_without_room_is_told_before_anything_is_written(
+    tmp_path: Path, tiny_gemma: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is needed and what is free are both in the message."""
+    monkeypatch.setattr(package, "_BESIDE_WEIGHTS", 10**18)
+    with pytest.raises(
+        ExportError, match=r"1000000000\.00 GB are needed there, [\d.]+ GB are free"
+    ):
+        export(tiny_gemma, tmp_path / "package", FAST)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_in_several_files_give_the_same_vectors(
+    tmp_path: Path, tiny_package: Path, tiny_gemma: Path
+) -> None:
+    """Each of the files is in the manifest with its hash, and a missing one is named."""
+    options = ExportOptions(precision="fp32", verify=False, max_file_bytes=150_000)
+    folder = export(tiny_gemma, tmp_path / "package", options).folder
+    files = sorted(folder.glob("model.onnx_data*"))
+    assert len(files) > 2
+    assert {file.name for file in files} <= open_package(folder).manifest.files.keys()
+    texts = ["A falcon.", "the word in many words " * 9]
+    wanted = Embedder(tiny_package).encode(texts)
+    assert np.array_equal(Embedder(folder).encode(texts), wanted)
+    files[-1].unlink()
+    with pytest.raises(PackageError, match=rf"{files[-1].name} is missing"):
+        open_package(folder)
 
 
 def test_the_final_token_is_added_where_it_lacks(tmp_path: Path, own_gemma: Path) -> None:

@@ -37,8 +37,10 @@ FLOORS = {
         {"__main__"},
     ),
     "harrier_export": (
-        {"graph", "rewriting", "texts", "reference", "tokenizer", "smoothing", "rounding"},
-        {"checkpoint", "compiled_tokenizer"},
+        {"journal", "tasks", "rewriting", "texts", "reference", "tokenizer", "smoothing"}
+        | {"rounding"},
+        {"folder", "weights"},
+        {"graph", "checkpoint", "compiled_tokenizer"},
         {"precision", "sentence_model", "sentence_transformers"},
         {"architectures", "traced"},
         {"calibrate", "layers", "parity", "past"},
@@ -66,6 +68,7 @@ OWNERS = {
     "pypdfium2": {"harrier_edge.documents.pdf"},
     "watchfiles": {"harrier_edge.documents.watch"},
     "yaml": {"harrier_edge.documents.markdown"},
+    "filelock": {"harrier_export.folder"},
     "onnx": {
         "harrier_export.graph",
         "harrier_export.layers",

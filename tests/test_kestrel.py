@@ -73,7 +73,7 @@ def test_it_has_harriers_form(kestrel: Embedder) -> None:
 
 def test_what_is_shipped_was_exported_from_the_checkpoint(kestrel: Embedder) -> None:
     """The built-in package names the very checkpoint that lies in the repository."""
-    assert kestrel.fingerprint == Checkpoint(CHECKPOINT, lambda done, total: None).fingerprint()
+    assert kestrel.fingerprint == Checkpoint(CHECKPOINT).fingerprint()
 
 
 def test_its_sizes_are_as_promised(kestrel: Embedder) -> None:

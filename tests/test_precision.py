@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
@@ -12,7 +11,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from harrier_edge.errors import UsageError
-from harrier_export.checkpoint import Float32, Tensor
+from harrier_export.checkpoint import Float32, read_header
 from harrier_export.graph import FLOAT, INT64, GraphBuilder
 from harrier_export.precision import precision_format
 from harrier_export.precision.blocks import (
@@ -25,6 +24,7 @@ from harrier_export.precision.blocks import (
 from harrier_export.precision.formats import Rows, TokenRows
 from harrier_export.precision.tokens import TokenLinear
 from harrier_export.rounding import feedback
+from harrier_export.weights import WeightFiles
 
 
 def expand(q: Quantized, bits: int, columns: int) -> np.ndarray:
@@ -125,10 +125,11 @@ def test_the_last_token_is_rounded_finest(tmp_path: Path, finer: Finer) -> None:
     codes = random.integers(-127, 128, (32, 64)).astype(np.float32)
     codes[:, 0] = 127  # so that these weights need no rounding
     save_file({"w": codes}, tmp_path / "w.safetensors")
-    with closing(GraphBuilder(tmp_path / "model.onnx_data")) as graph:
+    with WeightFiles(tmp_path / "model.onnx_data") as weights:
+        graph = GraphBuilder(weights)
         at = graph.constant(last[:, None, None], np.int64)
         to = graph.constant(np.stack([np.arange(3), last], -1)[:, None], np.int64)
-        tensor = Tensor("w", codes.shape, tmp_path / "w.safetensors", lambda count: None)
+        tensor = read_header(tmp_path / "w.safetensors")["w"]
         (product,) = TokenLinear(finer).write(
             graph,
             Rows(graph.input("x", FLOAT, list(x.shape))),
@@ -151,8 +152,9 @@ def test_the_last_token_is_rounded_finest(tmp_path: Path, finer: Finer) -> None:
 def embedded(folder: Path, table: Float32, sensitivity: Float32, bits: int) -> Float32:
     """All rows of a table that was written in blocks, times 2, as ONNX Runtime reads them."""
     save_file({"table": table}, folder / "table.safetensors")
-    tensor = Tensor("table", table.shape, folder / "table.safetensors", lambda count: None)
-    with closing(GraphBuilder(folder / "model.onnx_data")) as graph:
+    tensor = read_header(folder / "table.safetensors")["table"]
+    with WeightFiles(folder / "model.onnx_data") as weights:
+        graph = GraphBuilder(weights)
         ids = graph.input("ids", INT64, ["n"])
         rows = BlockEmbedding(bits, 32).write(graph, ids, tensor, 2.0, lambda: sensitivity)
         graph.output(rows, "rows", FLOAT, ["n", table.shape[1]])

@@ -8,10 +8,8 @@ moments by which its weights are rounded (`rounding`).
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,13 +21,14 @@ import onnxruntime
 from harrier_edge.session import token_batches
 from harrier_export.architectures import Architecture
 from harrier_export.architectures.decoder import Decoder, DecoderBuilder
-from harrier_export.checkpoint import Checkpoint, Float32, HeldTensor, Tensor
+from harrier_export.checkpoint import Checkpoint, Float32, HeldTensor, Tensor, held
 from harrier_export.graph import FLOAT, GraphBuilder
 from harrier_export.precision import float_format
 from harrier_export.precision.float32 import FloatLinear
 from harrier_export.precision.formats import Last, Rows
 from harrier_export.rounding import Feedback, feedback
 from harrier_export.smoothing import smooth
+from harrier_export.weights import WeightFiles
 
 # How much a text's last two tokens count in the statistics, for each of its first 64 tokens; all
 # others count 1 each. The vector is the last token's state: what it loses is lost.
@@ -65,7 +64,7 @@ class Calibration:
         `smoothed` scales channels too, for precisions in which all of a row share a scale.
         """
         self._smoothed = smoothed
-        self._checkpoint = Checkpoint(checkpoint.folder)  # its reads are no progress of the export
+        self._checkpoint = checkpoint
         self._decoder = decoder
         self._architecture = architecture
         self._on_layer = on_layer
@@ -89,8 +88,7 @@ class Calibration:
         layer = int(rest.partition(".")[0])
         while self._layer < layer:
             self._advance()
-        adjusted = self._adjusted.get(tensor.name)
-        return dataclasses.replace(adjusted, on_read=tensor.on_read) if adjusted else tensor
+        return self._adjusted.get(tensor.name, tensor)
 
     def first_token(self, name: str) -> Float32 | None:
         """What the weight `name` (out, in) makes of the token that begins every text: (out,).
@@ -137,13 +135,11 @@ class Calibration:
         d = self._decoder
         table = self._checkpoint.tensor("embed_tokens.weight", d.vocab_size, d.hidden_size)
         states = [np.empty((*b.ids.shape, d.hidden_size), np.float32) for b in self._batches]
-        start = 0
         for block in table.blocks():
-            end = start + len(block)
+            rows = table.rows(block)
             for batch, state in zip(self._batches, states, strict=True):
-                here = (batch.ids >= start) & (batch.ids < end)
-                state[here] = block[batch.ids[here] - start]
-            start = end
+                here = (batch.ids >= block.start) & (batch.ids < block.stop)
+                state[here] = rows[batch.ids[here] - block.start]
         for state in states:
             state *= np.float32(self._architecture.embedding_scale(d))
         return states
@@ -199,9 +195,7 @@ class Calibration:
         adjusted = {}
         for name, value in values.items():
             tensor = self._checkpoint.tensor(f"{name}.weight", *value.shape)
-            adjusted[tensor.name] = HeldTensor(
-                tensor.name, tensor.shape, tensor.path, tensor.on_read, known.get(name), value
-            )
+            adjusted[tensor.name] = held(tensor.name, value, known.get(name))
         return adjusted
 
     def _read(self, name: str, *shape: int) -> Float32:
@@ -241,7 +235,8 @@ class _LayerRun:
 
     def __init__(self, folder: Path, calibration: Calibration) -> None:
         taps = _Taps()
-        with closing(GraphBuilder(folder / "layer.onnx_data")) as graph:
+        with WeightFiles(folder / "layer.onnx_data") as weights:
+            graph = GraphBuilder(weights)
             calibration.layer_graph(graph, taps)
             graph.save(folder / "layer.onnx")
         self._names = taps.names

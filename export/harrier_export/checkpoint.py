@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-import ml_dtypes  # noqa: F401  teaches NumPy the name "bfloat16", which safetensors asks it for
 import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
@@ -25,8 +25,8 @@ J = TypeVar("J", dict[str, Any], list[Any])
 
 SINGLE = "model.safetensors"
 SHARD_INDEX = "model.safetensors.index.json"
-_DTYPES = ("BF16", "F16", "F32")
-_BLOCK_BYTES = 32 * 2**20  # float32 bytes of a block of rows
+_DTYPES = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32}  # as they are read
+_BLOCK_BYTES = 4 * 2**20  # float32 bytes of a block of rows
 
 
 @dataclass(frozen=True)
@@ -36,38 +36,40 @@ class Tensor:
     name: str
     shape: tuple[int, ...]
     path: Path
-    on_read: Callable[[int], None]  # is told how many elements were read
+    dtype: str  # one of safetensors' BF16, F16, F32
+    offset: int  # bytes before it in its file
     feedback: Feedback | None = None  # what calibration knows of its inputs, for `rounding`
 
     def array(self) -> Float32:
         """All of it. Raises CheckpointError where a value is not finite."""
-        return self._read(slice(None))
+        return self.rows(slice(0, self.shape[0]))
 
-    def blocks(self) -> Iterator[Float32]:
-        """Its rows in order, some 32 MiB at a time, so that a huge table never is in memory."""
-        step = max(1, _BLOCK_BYTES // (4 * math.prod(self.shape[1:])))
-        for start in range(0, self.shape[0], step):
-            yield self._read(slice(start, min(start + step, self.shape[0])))
+    def blocks(self, nbytes: int = _BLOCK_BYTES) -> list[slice]:
+        """Its rows in blocks of `nbytes` in float32, so that a huge one never is in memory."""
+        step = max(1, nbytes // (4 * math.prod(self.shape[1:])))
+        ends = range(step, self.shape[0] + step, step)
+        return [slice(end - step, min(end, self.shape[0])) for end in ends]
 
-    def row(self, index: int) -> Float32:
-        """One of its rows."""
-        row: Float32 = self._read(slice(index, index + 1))[0]
-        return row
-
-    def uncounted(self) -> Tensor:
-        """The same, whose reading counts for nothing: the whole is read besides."""
-        return dataclasses.replace(self, on_read=lambda count: None)
-
-    def _read(self, rows: slice) -> Float32:
-        with safe_open(self.path, framework="np") as file:
-            values: Float32 = file.get_slice(self.name)[rows].astype(np.float32)
-        if not np.isfinite(values).all():
+    def rows(self, rows: slice) -> Float32:
+        """Some of its rows, from `start` to `stop`. Raises CheckpointError."""
+        width = math.prod(self.shape[1:])
+        stored = np.dtype(_DTYPES[self.dtype]).newbyteorder("<")
+        # Reading does not hold up other threads, as mapping would, nor does it count as memory.
+        raw = np.fromfile(
+            self.path,
+            stored,
+            (rows.stop - rows.start) * width,
+            offset=self.offset + rows.start * width * stored.itemsize,
+        )
+        values = _widened(raw) if self.dtype == "BF16" else raw.astype(np.float32, copy=False)
+        with np.errstate(all="ignore"):
+            total = values.sum()  # one look instead of a mask: a value that is not finite stays
+        if not np.isfinite(total) and not np.isfinite(values).all():
             raise CheckpointError(
                 f"{self.path}: tensor {self.name} holds NaN or infinity; wanted finite weights. "
                 "Download the checkpoint again, or take another revision."
             )
-        self.on_read(values.size)
-        return values
+        return values.reshape(-1, *self.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -76,24 +78,22 @@ class HeldTensor(Tensor):
 
     values: Float32 = field(default_factory=lambda: np.empty(0, np.float32))
 
-    def _read(self, rows: slice) -> Float32:
-        values = self.values[rows]
-        self.on_read(values.size)
-        return values
+    def rows(self, rows: slice) -> Float32:
+        """See Tensor."""
+        return self.values[rows]
+
+
+def held(name: str, values: Float32, feedback: Feedback | None = None) -> HeldTensor:
+    """`values` as a tensor."""
+    return HeldTensor(name, values.shape, Path(), "F32", 0, feedback, values)
 
 
 class Checkpoint:
     """A checkpoint folder: its config, its tensors and which of them have been asked for."""
 
-    def __init__(
-        self, folder: Path, on_read: Callable[[int, int], None] = lambda done, total: None
-    ) -> None:
-        """Open `folder`; `on_read` is told of elements read so far, of how many in all.
-
-        Raises CheckpointError where the config or a weight file is unusable.
-        """
+    def __init__(self, folder: Path) -> None:
+        """Open `folder`. Raises CheckpointError where the config or a weight file is unusable."""
         self.folder = folder
-        self._on_read = on_read
         if not folder.is_dir():
             raise CheckpointError(
                 f"{folder}: no such folder; wanted a Hugging Face checkpoint (config.json and "
@@ -101,18 +101,14 @@ class Checkpoint:
             )
         self.config = self.json("config.json")
         self.weight_files = _weight_files(folder)
-        self._shapes: dict[str, tuple[tuple[int, ...], Path]] = {}
+        self._tensors: dict[str, Tensor] = {}
         for path in self.weight_files:
-            self._shapes.update(_headers(path))
+            self._tensors.update(read_header(path))
         # A *Model checkpoint has bare names, a *ForCausalLM one has "model." before them.
-        self._prefix = "" if "embed_tokens.weight" in self._shapes else "model."
+        self._prefix = "" if "embed_tokens.weight" in self._tensors else "model."
         self._used: set[str] = set()
-        self._read = 0
-        self._total = sum(math.prod(shape) for shape, _ in self._shapes.values())
-
-    def _count(self, elements: int) -> None:
-        self._read += elements
-        self._on_read(self._read, self._total)
+        self._hashing: ThreadPoolExecutor | None = None
+        self._digests: dict[str, Future[str]] = {}
 
     def json(self, name: str) -> dict[str, Any]:
         """A JSON object of the folder, by file name. Raises CheckpointError."""
@@ -142,23 +138,25 @@ class Checkpoint:
     def tensor(self, name: str, *shape: int) -> Tensor:
         """The tensor `name`, which the config says has `shape`. Raises CheckpointError."""
         name = self._prefix + name
-        if name not in self._shapes:
+        tensor = self._tensors.get(name)
+        if tensor is None:
             raise CheckpointError(
                 f"{self.folder}: tensor {name} is missing; config.json promises it. "
                 "The config and the weights are of different models, or a file is lacking."
             )
-        seen, path = self._shapes[name]
-        if seen != shape:
+        if tensor.shape != shape:
             raise CheckpointError(
-                f"{path}: tensor {name} is {list(seen)}, but config.json says {list(shape)}. "
-                "The config and the weights are of different models."
+                f"{tensor.path}: tensor {name} is {list(tensor.shape)}, but config.json says "
+                f"{list(shape)}. The config and the weights are of different models."
             )
         self._used.add(name)
-        return Tensor(name, shape, path, self._count)
+        if self._hashing:
+            self._hash(self._hashing, tensor.path.name)
+        return tensor
 
     def refuse_unused(self, ignored: Callable[[str], bool]) -> None:
         """Raise UnsupportedModelError where a tensor was neither used nor is `ignored`."""
-        unused = sorted(n for n in self._shapes.keys() - self._used if not ignored(n))
+        unused = sorted(n for n in self._tensors.keys() - self._used if not ignored(n))
         if unused:
             raise UnsupportedModelError(
                 f"{self.folder}: {len(unused)} tensors have no place in a "
@@ -167,11 +165,36 @@ class Checkpoint:
                 "of its own."
             )
 
+    @contextmanager
+    def hashed_beside(self) -> Iterator[None]:
+        """Hash each weight file from when its first tensor is asked for, on a thread.
+
+        So that the disk is read once for both, where the file fits in the system's cache.
+        """
+        self._hashing = ThreadPoolExecutor(1, "harrier-edge-hash")
+        try:
+            yield
+        finally:
+            self._hashing.shutdown(cancel_futures=True)
+            self._hashing = None
+
+    def _hash(self, hashing: ThreadPoolExecutor, name: str) -> None:
+        if name not in self._digests:
+            self._digests[name] = hashing.submit(sha256_of, self.folder / name)
+
     def fingerprint(self) -> str:
         """sha256 over what makes the vectors: config, weights and tokenizer, each by its sha256."""
-        names = ["config.json", TOKENIZER, *(p.name for p in self.weight_files)]
-        lines = "".join(f"{sha256_of(self.folder / n)}  {n}\n" for n in sorted(set(names)))
+        names = {"config.json", TOKENIZER, *(p.name for p in self.weight_files)}
+        digests = {name: future.result() for name, future in self._digests.items()}
+        lines = "".join(
+            f"{digests.get(n) or sha256_of(self.folder / n)}  {n}\n" for n in sorted(names)
+        )
         return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _widened(bits: npt.NDArray[np.uint16]) -> Float32:
+    """bfloat16 as float32, of which it is the upper half."""
+    return np.left_shift(bits, 16, dtype=np.uint32).view(np.float32)
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -196,19 +219,36 @@ def _weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in names]
 
 
-def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], Path]]:
-    """Name -> (shape, file) of every tensor of one safetensors file."""
+def read_header(path: Path) -> dict[str, Tensor]:
+    """The tensors of one safetensors file, by name.
+
+    The format is https://huggingface.co/docs/safetensors: the length of a JSON header, the header,
+    then the data, to which its offsets count. Raises CheckpointError or UnsupportedModelError.
+    """
     try:
-        with safe_open(path, framework="np") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            for name, part in slices.items():
-                if part.get_dtype() not in _DTYPES:
-                    raise UnsupportedModelError(
-                        f"{path}: tensor {name} is {part.get_dtype()}; wanted BF16, F16 or F32. "
-                        "Take the unquantized checkpoint."
-                    )
-            return {name: (tuple(part.get_shape()), path) for name, part in slices.items()}
+        with safe_open(path, framework="np"):  # checks the header and that the file is whole
+            pass
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}: is not a whole safetensors file ({error}). Download it again."
         ) from error
+    header.pop("__metadata__", None)
+    for name, entry in header.items():
+        if entry["dtype"] not in _DTYPES:
+            raise UnsupportedModelError(
+                f"{path}: tensor {name} is {entry['dtype']}; wanted BF16, F16 or F32. "
+                "Take the unquantized checkpoint."
+            )
+    return {
+        name: Tensor(
+            name,
+            tuple(entry["shape"]),
+            path,
+            entry["dtype"],
+            8 + length + entry["data_offsets"][0],
+        )
+        for name, entry in header.items()
+    }

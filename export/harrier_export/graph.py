@@ -1,9 +1,7 @@
-"""A small builder of ONNX graphs that streams weights to external data as they are made."""
+"""A small builder of ONNX graphs, whose weights are external data."""
 
 from __future__ import annotations
 
-import hashlib
-import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+
+from harrier_export.weights import Place, Task, Weight, Weights
 
 Array = npt.NDArray[Any]
 
@@ -22,18 +22,15 @@ MICROSOFT = (
 )
 OPSET = 21
 IR_VERSION = 10
-_ALIGNMENT = 4096  # a page, so that every weight can be mapped by itself
 INLINE_BYTES = 1024  # smaller constants stay in the graph
 
 
 class GraphBuilder:
     """Adds nodes and weights; values are known by name, as in ONNX itself."""
 
-    def __init__(self, data: Path) -> None:
-        """Weights go to the new file `data`, which stands beside the graph."""
-        self._data_name = data.name
-        self._data = data.open("xb")
-        self._digest = hashlib.sha256()
+    def __init__(self, weights: Weights) -> None:
+        """`weights` takes those that are too large for the graph itself."""
+        self._weights = weights
         self._nodes: list[onnx.NodeProto] = []
         self._initializers: dict[str, TensorProto] = {}
         self._inputs: list[onnx.ValueInfoProto] = []
@@ -111,40 +108,21 @@ class GraphBuilder:
 
     def weight(self, name: str, values: Array) -> str:
         """A weight that is in memory."""
-        return self.stream(name, values.dtype, values.shape, [values])
+        return self.weights([Weight(name, values.dtype, values.shape)], [lambda: [values]])[0]
 
-    def stream(
-        self, name: str, dtype: npt.DTypeLike, shape: Sequence[int], blocks: Iterable[Array]
-    ) -> str:
-        """A weight that arrives in `blocks`, which follow one another in C order.
+    def weights(self, group: Sequence[Weight], tasks: Iterable[Task]) -> list[str]:
+        """Weights that `tasks` make together, as much of each a task as follows the last one.
 
         What several nodes share is written once.
         """
-        if name in self._initializers:
-            return name
-        dtype = np.dtype(dtype)
-        self._pad(-self._data.tell() % _ALIGNMENT)
-        offset = self._data.tell()
-        for block in blocks:
-            little_endian = np.ascontiguousarray(block, dtype.newbyteorder("<"))
-            self._write(little_endian.data)
-        length = self._data.tell() - offset
-        if length != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"{name}: {length} bytes written for {dtype} {list(shape)}")
-        proto = TensorProto(
-            name=name,
-            data_type=helper.np_dtype_to_tensor_dtype(dtype),
-            dims=shape,
-            data_location=TensorProto.EXTERNAL,
-        )
-        for key, value in (("location", self._data_name), ("offset", offset), ("length", length)):
-            proto.external_data.add(key=key, value=str(value))
-        self._initializers[name] = proto
-        return name
+        names = [weight.name for weight in group]
+        if names[0] not in self._initializers:
+            for weight, place in zip(group, self._weights.add(group, tasks), strict=True):
+                self._initializers[weight.name] = _external(weight, place)
+        return names
 
-    def save(self, path: Path) -> str:
-        """Close the data file, write the graph to `path`, return the sha256 of the data file."""
-        self.close()
+    def save(self, path: Path) -> None:
+        """Write the graph to `path`, beside which its weights lie."""
         graph = helper.make_graph(
             self._nodes, path.stem, self._inputs, self._outputs, list(self._initializers.values())
         )
@@ -155,20 +133,21 @@ class GraphBuilder:
             producer_name="harrier-edge",
         )
         path.write_bytes(model.SerializeToString())
-        return self._digest.hexdigest()
-
-    def close(self) -> None:
-        """Close the data file."""
-        self._data.close()
 
     def _unique(self, name: str) -> str:
         count = self._names.get(name, 0)
         self._names[name] = count + 1
         return name if count == 0 else f"{name}_{count}"
 
-    def _pad(self, count: int) -> None:
-        self._write(bytes(count))
 
-    def _write(self, data: Any) -> None:
-        self._data.write(data)
-        self._digest.update(data)
+def _external(weight: Weight, place: Place) -> TensorProto:
+    proto = TensorProto(
+        name=weight.name,
+        data_type=helper.np_dtype_to_tensor_dtype(np.dtype(weight.dtype)),
+        dims=weight.shape,
+        data_location=TensorProto.EXTERNAL,
+    )
+    where = {"location": place.file, "offset": place.offset, "length": place.length}
+    for key, value in where.items():
+        proto.external_data.add(key=key, value=str(value))
+    return proto

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
-import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +31,7 @@ from harrier_export.architectures.decoder import Decoder, DecoderBuilder
 from harrier_export.calibrate import Calibration
 from harrier_export.checkpoint import Checkpoint
 from harrier_export.compiled_tokenizer import compile_tokenizer
+from harrier_export.folder import whole_or_nothing
 from harrier_export.graph import GraphBuilder
 from harrier_export.layers import write_layer_graphs
 from harrier_export.parity import check_floor, measure_parity
@@ -47,11 +46,13 @@ from harrier_export.sentence_transformers import (
 )
 from harrier_export.texts import calibration_texts
 from harrier_export.tokenizer import write_tokenizer, write_tokenizer_config
+from harrier_export.weights import MAX_FILE_BYTES, WeightFiles, WeightPlan, Weights
 
 CONFIG = "config.json"
 LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
 CALIBRATION_TEXT_TOKENS = 512
 VERSIONS = ("harrier-edge", "onnx", "onnxruntime", "numpy")
+_BESIDE_WEIGHTS = 10**8  # bytes, about, of graphs and tokenizers
 MAX_TOKENS = 32768  # what Harrier's cards give, also where the config says more
 
 Progress = Callable[[str, int, int], None]  # stage, done, of how many
@@ -67,7 +68,8 @@ class ExportOptions:
     the package is not run at all. `allow_poor` accepts a package under its precision's floor,
     `overwrite` replaces one that stands at the target. `calibration` is a file of texts like
     `calibration.txt` here, from which int8 and int4 learn how to round. Without `calibrate` they
-    round each weight by itself, in far less memory and time.
+    round each weight by itself, in far less memory and time. `max_file_bytes` is how large a file
+    of weights may be; only a weight that is larger has a larger one.
     """
 
     precision: str = "int8"
@@ -82,6 +84,7 @@ class ExportOptions:
     overwrite: bool = False
     calibration: Path | None = None
     calibrate: bool = True
+    max_file_bytes: int = MAX_FILE_BYTES
 
 
 @dataclass(frozen=True)
@@ -101,7 +104,9 @@ def export(
 ) -> ExportResult:
     """Write the package `target` from the Hugging Face folder `checkpoint`.
 
-    Peak memory is about the largest tensor, not the model, until the package is run.
+    Weights are read, rounded and written a block of rows at a time, on all cores, so that memory
+    does not grow with the model, until the package is run. What was killed or interrupted is
+    continued by the next export of the same checkpoint to the same place with the same options.
 
     Raises CheckpointError or UnsupportedModelError for a checkpoint that cannot be exported,
     FidelityError for a package under its floor, UsageError for options that cannot work, and
@@ -113,7 +118,7 @@ def export(
             "verification needs torch and transformers, which are not installed. Install them "
             "with: pip install 'harrier-edge[verify]'"
         )
-    source = Checkpoint(checkpoint, lambda done, total: on_progress("export", done, total))
+    source = Checkpoint(checkpoint)
     architecture = architecture_of(source.config)
     decoder = architecture.read(source.config)
     form = precision_format(
@@ -130,7 +135,20 @@ def export(
     if spec:
         _check_against(spec, source, decoder, sentence)
 
-    with whole_or_nothing(target, options.overwrite) as folder:
+    def write(weights: Weights, calibration: Calibration | None) -> GraphBuilder:
+        graph = GraphBuilder(weights)
+        architecture.build(
+            DecoderBuilder(graph, source, decoder, form, architecture.norm_offset, calibration)
+        )
+        source.refuse_unused(architecture.is_ignored)
+        return graph
+
+    identity = _identity(source, options)
+    with whole_or_nothing(target, options.overwrite, identity) as unfinished:
+        folder = unfinished.folder
+        plan = WeightPlan(MODEL_DATA, options.max_file_bytes)
+        write(plan, None)
+        _check_room(target, plan.nbytes, folder)
         repaired = write_tokenizer(
             source.folder / TOKENIZER, folder / TOKENIZER, decoder.final_token
         )
@@ -145,15 +163,18 @@ def export(
                 lambda done, total: on_progress("calibrate", done, total),
                 smoothed=form.smoothed,
             )
-        with closing(GraphBuilder(folder / MODEL_DATA)) as graph:
-            architecture.build(
-                DecoderBuilder(graph, source, decoder, form, architecture.norm_offset, calibration)
-            )
-            source.refuse_unused(architecture.is_ignored)
-            data_sha256 = graph.save(folder / MODEL)
+        weights = WeightFiles(
+            folder / MODEL_DATA,
+            max_file_bytes=options.max_file_bytes,
+            journal=unfinished.journal,
+            on_bytes=lambda done: on_progress("export", done, max(done, plan.nbytes)),
+        )
+        with source.hashed_beside(), weights:
+            write(weights, calibration).save(folder / MODEL)
+            fingerprint = source.fingerprint()
         write_query_graph(folder, decoder)
         write_layer_graphs(folder, decoder)
-        manifest = _manifest(source, decoder, sentence, spec, options, form)
+        manifest = _manifest(source, decoder, sentence, spec, options, form, fingerprint)
         _write_companions(source, folder, manifest, spec)
         parity = None
         if verify:
@@ -162,7 +183,7 @@ def export(
             )
             if not options.allow_poor:
                 check_floor(parity, form.floor, form.name)
-        files = package_files(folder, {MODEL_DATA: data_sha256})
+        files = package_files(folder, weights.digests)
         manifest = msgspec.structs.replace(
             manifest, parity=parity, files=files, compiled_tokenizer=compiled
         )
@@ -171,6 +192,27 @@ def export(
             manifest = msgspec.structs.replace(manifest, sample=take_sample(folder))
             write_manifest(folder, manifest)
     return ExportResult(target, manifest, repaired)
+
+
+def _identity(source: Checkpoint, options: ExportOptions) -> str:
+    """What two exports have in common where one may continue the other."""
+    texts = [options.calibration] if options.calibration else []
+    files = [path.stat() for path in (*source.weight_files, *texts)]
+    made_of = [(stat.st_size, stat.st_mtime_ns, stat.st_ino) for stat in files]
+    versions = [importlib.metadata.version(name) for name in VERSIONS]
+    told = repr((source.folder.resolve(), source.config, made_of, versions, options))
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _check_room(target: Path, nbytes: int, folder: Path) -> None:
+    """Raise ExportError where the disk has no room for weights of `nbytes`."""
+    written = sum(path.stat().st_size for path in folder.iterdir())
+    wanted = nbytes + _BESIDE_WEIGHTS - written
+    if (free := shutil.disk_usage(folder).free) < wanted:
+        raise ExportError(
+            f"{target}: {wanted / 1e9:.2f} GB are needed there, {free / 1e9:.2f} GB are free. "
+            "Free space, choose another disk, or a smaller precision."
+        )
 
 
 def write_manifest(folder: Path, manifest: PackageManifest) -> None:
@@ -225,6 +267,7 @@ def _manifest(
     spec: ModelSpec | None,
     options: ExportOptions,
     form: PrecisionFormat,
+    fingerprint: str,
 ) -> PackageManifest:
     prompts = sentence.prompts or (spec.prompts if spec else {})
     return PackageManifest(
@@ -232,7 +275,7 @@ def _manifest(
         name=options.name or (spec.name if spec else source.folder.resolve().name),
         architecture=source.config["model_type"],
         licence=spec.licence if spec else "see the checkpoint",
-        fingerprint=source.fingerprint(),
+        fingerprint=fingerprint,
         dimension=decoder.hidden_size,
         tokens=Tokens(
             final=decoder.final_token,
@@ -287,50 +330,3 @@ def package_files(folder: Path, known: dict[str, str]) -> dict[str, PackageFile]
         )
         for path in sorted(folder.iterdir())
     }
-
-
-@contextmanager
-def whole_or_nothing(target: Path, overwrite: bool) -> Iterator[Path]:
-    """A new folder beside `target` that takes its place if the block ends well, else is removed."""
-    if target.exists() and not overwrite:
-        raise ExportError(
-            f"{target}: exists already. Choose another folder, or replace it with --overwrite."
-        )
-    if target.exists() and not (target / MANIFEST_NAME).exists():
-        raise ExportError(
-            f"{target}: is not a model package, so it is not replaced. Choose another folder."
-        )
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        prefix = f".{target.name}.partial-"
-        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=target.parent))
-        try:
-            yield folder
-            for path in folder.iterdir():
-                _sync(path)
-            folder.chmod(0o755)
-            replaced = folder.with_name(f"{folder.name}.replaced")
-            if target.exists():
-                target.replace(replaced)
-            folder.replace(target)
-            _sync(target.parent)
-            shutil.rmtree(replaced, ignore_errors=True)
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
-    except OSError as error:
-        raise ExportError(
-            f"{target}: cannot be written: {error.strerror or error}. "
-            "Free space or choose another disk; nothing was left behind."
-        ) from error
-
-
-def _sync(path: Path) -> None:
-    """Put a file or folder on the disk, so that a power cut after the rename loses nothing."""
-    if path.is_dir() and os.name == "nt":
-        return  # Windows cannot open a folder
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

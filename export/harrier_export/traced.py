@@ -6,18 +6,20 @@ other nodes stay as they were traced.
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from harrier_edge.errors import UnsupportedModelError
 from harrier_edge.session import INPUTS, OUTPUT
-from harrier_export.checkpoint import Float32, HeldTensor
+from harrier_export.checkpoint import Float32, Tensor, held
 from harrier_export.graph import FLOAT, INLINE_BYTES, INT64, Array, GraphBuilder
 from harrier_export.precision import PrecisionFormat, Rows
 from harrier_export.precision.formats import TokenRows
@@ -35,7 +37,7 @@ def write_traced(
     """Write what the ONNX file `traced` computes to `graph`, its output scaled to unit length.
 
     `traced` takes input_ids and attention_mask and gives `sentence_embedding` (batch, dimension).
-    `on_weight` is told how many of its weights are written, of how many. Raises
+    `on_weight` is told how many bytes of its weights are read, of how many. Raises
     UnsupportedModelError where it takes other inputs.
     """
     model = onnx.shape_inference.infer_shapes(onnx.load(traced, load_external_data=False))
@@ -76,7 +78,8 @@ class _Rewriting:
         self._ranks = {
             value.name: len(value.type.tensor_type.shape.dim) for value in traced.value_info
         }
-        self._read = 0
+        self._read = 0  # bytes
+        self._total = sum(map(_nbytes, traced.initializer))
         self._names: dict[str, str] = {}  # what stands for a value of the traced graph
         self._linears: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
 
@@ -142,11 +145,11 @@ class _Rewriting:
         for node in nodes:
             self._names[node.output[0]] = by_weight[node.input[1]].settled(self._graph)
 
-    def _tensor(self, name: str, *, rows_first: bool = False) -> HeldTensor:
+    def _tensor(self, name: str, *, rows_first: bool = False) -> Tensor:
         """A weight (out, in), which was traced as (in, out) if not `rows_first`."""
         values = self._array(name)
         values = values if rows_first else values.T
-        return HeldTensor(name, values.shape, self._folder, lambda count: None, None, values)
+        return held(name, values)
 
     def _copy(self, node: onnx.NodeProto) -> None:
         """Take over a node, with the names that its inputs have now."""
@@ -169,9 +172,10 @@ class _Rewriting:
         return self._names.get(name, name)
 
     def _array(self, name: str) -> Array:
-        self._read += 1
-        self._on_weight(self._read, len(self._weights))
-        return numpy_helper.to_array(self._weights[name], str(self._folder))
+        values = numpy_helper.to_array(self._weights[name], str(self._folder))
+        self._read += values.nbytes
+        self._on_weight(self._read, self._total)
+        return values
 
 
 def _with_branches(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
@@ -181,6 +185,11 @@ def _with_branches(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
         for branch in (attribute.g, *attribute.graphs):
             for inner in branch.node:
                 yield from _with_branches(inner)
+
+
+def _nbytes(weight: onnx.TensorProto) -> int:
+    dtype: np.dtype[Any] = helper.tensor_dtype_to_np_dtype(weight.data_type)
+    return int(math.prod(weight.dims)) * dtype.itemsize
 
 
 def _no_rows() -> TokenRows:

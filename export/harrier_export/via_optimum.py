@@ -5,19 +5,15 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import shutil
-import tempfile
-from contextlib import closing
 from pathlib import Path
 
 import msgspec
-import tomli_w
 
 from harrier_edge.errors import UsageError
 from harrier_edge.package import MODEL, MODEL_DATA, TOKENIZER, sha256_of
 from harrier_edge.session import Session
 from harrier_edge.spec import (
     MANIFEST_FORMAT,
-    MANIFEST_NAME,
     PackageManifest,
     Parity,
     Precision,
@@ -25,6 +21,7 @@ from harrier_edge.spec import (
 )
 from harrier_edge.tokens import Tokenizer
 from harrier_export.compiled_tokenizer import compile_tokenizer
+from harrier_export.folder import whole_or_nothing
 from harrier_export.graph import GraphBuilder
 from harrier_export.package import (
     CONFIG,
@@ -34,7 +31,7 @@ from harrier_export.package import (
     ExportResult,
     Progress,
     package_files,
-    whole_or_nothing,
+    write_manifest,
 )
 from harrier_export.parity import MAX_TEXT_TOKENS, check_floor, parity_of
 from harrier_export.precision import traced_format
@@ -43,6 +40,7 @@ from harrier_export.sentence_transformers import document_prompt, query_prompt
 from harrier_export.texts import parity_texts
 from harrier_export.tokenizer import write_tokenizer, write_tokenizer_config
 from harrier_export.traced import TRACED_OPSET, write_traced
+from harrier_export.weights import WeightFiles
 
 # What a model is made of: configs, weights and tokenizers, in any folder of it.
 _MADE_OF = (".bin", ".json", ".model", ".safetensors", ".txt")
@@ -75,23 +73,22 @@ def export_via_optimum(
     )
     model = SentenceModel(checkpoint)
     bos, final, pad = model.special_tokens()
-    with whole_or_nothing(target, options.overwrite) as folder:
+    with whole_or_nothing(target, options.overwrite) as unfinished:
+        folder, traced = unfinished.folder, unfinished.scratch / MODEL
         model.write_tokenizer(folder / TOKENIZER)
         write_tokenizer(folder / TOKENIZER, folder / TOKENIZER, final)
         compiled = compile_tokenizer(folder, final)
-        with (
-            tempfile.TemporaryDirectory(dir=folder) as traced,
-            closing(GraphBuilder(folder / MODEL_DATA)) as graph,
-        ):
-            model.trace(Path(traced) / MODEL, TRACED_OPSET)
+        model.trace(traced, TRACED_OPSET)
+        with WeightFiles(folder / MODEL_DATA, max_file_bytes=options.max_file_bytes) as weights:
+            graph = GraphBuilder(weights)
             write_traced(
                 graph,
-                Path(traced) / MODEL,
+                traced,
                 model.dimension,
                 form,
                 lambda done, total: on_progress("export", done, total),
             )
-            data_sha256 = graph.save(folder / MODEL)
+            graph.save(folder / MODEL)
         manifest = PackageManifest(
             format=MANIFEST_FORMAT,
             name=options.name or checkpoint.resolve().name,
@@ -123,9 +120,9 @@ def export_via_optimum(
             if not options.allow_poor:
                 check_floor(parity, form.floor, form.name)
         manifest = msgspec.structs.replace(
-            manifest, parity=parity, files=package_files(folder, {MODEL_DATA: data_sha256})
+            manifest, parity=parity, files=package_files(folder, weights.digests)
         )
-        (folder / MANIFEST_NAME).write_text(tomli_w.dumps(msgspec.to_builtins(manifest)), "utf-8")
+        write_manifest(folder, manifest)
     return ExportResult(target, manifest, tokenizer_repaired=False)
 
 

@@ -99,6 +99,13 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
 
 
+def byte_size(text: str) -> int:
+    """Bytes, of a number with an optional unit: 2GB, 500MB. Raises ValueError."""
+    number = text.upper().removesuffix("B")
+    power = "KMGT".find(number[-1:]) + 1 if number else 0
+    return int(float(number[:-1] if power else number) * 1000**power)
+
+
 class Progress:
     """Bars on stderr, one after the other, where stderr is a terminal; silent elsewhere."""
 
@@ -117,7 +124,8 @@ class Progress:
             self._bar = tqdm(
                 total=total,
                 desc=stage,
-                unit="B" if stage == "index" else "",  # files are counted by their bytes
+                initial=done,  # what was there before is no part of the rate
+                unit="B" if stage in ("index", "export") else "",  # files are counted by bytes
                 unit_scale=True,
                 disable=self._disable,
             )

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from harrier_edge.cli.common import Progress, to_json
+from harrier_edge.cli.common import Progress, byte_size, to_json
 from harrier_edge.errors import ExportError
 
 HELP = "turn a Hugging Face checkpoint into a quantized ONNX package"
@@ -50,6 +50,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=["optimum"],
         help="take any sentence-transformers model: optimum traces it (fp32 and int8)",
     )
+    parser.add_argument(
+        "--max-file-size",
+        type=byte_size,
+        metavar="SIZE",
+        help="of a file of weights, like 500MB (default: 2GB)",
+    )
     parser.add_argument("--name", help="the package's name (default: the model's or the folder's)")
     verify_option(parser)
     parser.add_argument(
@@ -86,6 +92,7 @@ def run(args: argparse.Namespace) -> int:
     import msgspec
 
     harrier_export = exporter()
+    sizes = {"max_file_bytes": args.max_file_size} if args.max_file_size else {}
     with Progress(args.quiet) as progress:
         export = harrier_export.export_via_optimum if args.via else harrier_export.export
         result = export(
@@ -104,6 +111,7 @@ def run(args: argparse.Namespace) -> int:
                 overwrite=args.overwrite,
                 calibration=args.calibration,
                 calibrate=args.calibrate,
+                **sizes,
             ),
             progress,
         )

@@ -124,7 +124,8 @@ class DecoderBuilder:
         value = self.precision.embedding.write(g, self._ids, table, scale, self._sensitivity)
         if self.precision.embedding.exact:
             return Rows(value)
-        exact = table.uncounted().row(d.final_token) * np.float32(scale)
+        row = slice(d.final_token, d.final_token + 1)
+        exact = table.rows(row)[0] * np.float32(scale)
         last = self._last_rows()
         final = self._is_token(last, d.final_token, "final")
         return Rows(self._put(value, last, final, exact, table.name))
@@ -136,7 +137,7 @@ class DecoderBuilder:
         """
         d = self.decoder
         names = [f"layers.{i}.input_layernorm.weight" for i in range(len(d.layers))]
-        norms = [self.checkpoint.tensor(name, d.hidden_size).uncounted().array() for name in names]
+        norms = [self.checkpoint.tensor(name, d.hidden_size).array() for name in names]
         weights = np.stack(norms) + np.float32(self.norm_offset)
         sensitivity: Float32 = np.sqrt(np.square(weights).mean(0))
         return sensitivity

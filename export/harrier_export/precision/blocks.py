@@ -5,8 +5,9 @@ A weight w of a block is stored as q = round(w / scale) + zero point, an unsigne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,11 @@ from harrier_export.checkpoint import Float32, Tensor
 from harrier_export.graph import FLOAT, MICROSOFT, GraphBuilder
 from harrier_export.precision.formats import Last, Rows
 from harrier_export.rounding import Feedback, round_with_feedback
+from harrier_export.weights import Weight
 
 Bytes = npt.NDArray[np.uint8]
+
+_MANY_ROWS = 32 * 2**20  # bytes in float32
 
 # Shrinking a block's range clips its largest weight and rounds all others finer: the factor with
 # the least squared error is taken. At 8 bits the full range always wins.
@@ -230,7 +234,7 @@ class BlockEmbedding:
                 f"the embedding table has {table.shape[1]} columns, no multiple of the block size "
                 f"{self.block_size}. Choose another --embedding-block-size, or --embedding fp32."
             )
-        divisor = self._divisor(next(table.uncounted().blocks()), sensitivity())
+        divisor = self._divisor(table.rows(table.blocks(_MANY_ROWS)[0]), sensitivity())
         packed, scales = _store(
             graph,
             table.name,
@@ -290,32 +294,29 @@ def _store(
     flat: bool = False,
     divisor: Float32 | None = None,
 ) -> list[str]:
-    """Stream a tensor's codes, then its scales and, if asymmetric, its zero points.
+    """A tensor's codes, its scales and, if asymmetric, its zero points, as weights.
 
     Its columns are divided by `divisor` first.
     """
     rows, columns = tensor.shape
     blocks = -(-columns // block_size)
-    scales: list[Float32] = []
-    zeros: list[Bytes] = []
-
-    def codes() -> Iterator[npt.NDArray[Any]]:
-        for block in tensor.blocks():
-            if divisor is not None:
-                block = block / divisor
-            q = quantize(block, bits, block_size, asymmetric)
-            if tensor.feedback is not None:
-                q = refine(q, block, bits, block_size, tensor.feedback)
-            scales.append(q.scales * np.float32(scale))
-            zeros.append(_pack(q.zeros, bits))
-            yield q.packed
-
     width = block_size * bits // 8
-    shape = (rows, blocks * width) if flat else (rows, blocks, width)
-    stored = [
-        graph.stream(name, np.uint8, shape, codes()),
-        graph.weight(f"{name}.scales", np.concatenate(scales)),
+    group = [
+        Weight(name, np.uint8, (rows, blocks * width) if flat else (rows, blocks, width)),
+        Weight(f"{name}.scales", np.float32, (rows, blocks)),
     ]
     if asymmetric:
-        stored.append(graph.weight(f"{name}.zeros", np.concatenate(zeros)))
-    return stored
+        group.append(Weight(f"{name}.zeros", np.uint8, (rows, -(-blocks * bits // 8))))
+
+    def stored(block: slice) -> list[npt.NDArray[Any]]:
+        values = tensor.rows(block)
+        if divisor is not None:
+            values = values / divisor
+        q = quantize(values, bits, block_size, asymmetric)
+        if tensor.feedback is not None:
+            q = refine(q, values, bits, block_size, tensor.feedback)
+        return [q.packed, q.scales * np.float32(scale), _pack(q.zeros, bits)][: len(group)]
+
+    # With feedback every column costs a step, however few the rows.
+    blocks_of_rows = tensor.blocks() if tensor.feedback is None else tensor.blocks(_MANY_ROWS)
+    return graph.weights(group, (partial(stored, block) for block in blocks_of_rows))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from harrier_export.checkpoint import Float32, Tensor
 from harrier_export.graph import GraphBuilder
 from harrier_export.precision.formats import Last, Rows
+from harrier_export.weights import Weight
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class FloatLinear:
         value = x.settled(graph)
         products = []
         for name, tensor in weights.items():
-            weight = graph.weight(f"{name}.weight", tensor.array().T)
+            weight = _transposed(graph, f"{name}.weight", tensor)
             products.append(Rows(graph.node("MatMul", value, weight, name=f"{name}.matmul")))
         return products
 
@@ -46,7 +48,15 @@ class FloatEmbedding:
         sensitivity: Callable[[], Float32],
     ) -> str:
         """See EmbeddingFormat."""
-        rows = (block * np.float32(scale) for block in table.blocks())
-        return graph.node(
-            "Gather", graph.stream(table.name, np.float32, table.shape, rows), ids, name="embedding"
-        )
+        weight = Weight(table.name, np.float32, table.shape)
+        tasks = (partial(_scaled, table, rows, scale) for rows in table.blocks())
+        return graph.node("Gather", *graph.weights([weight], tasks), ids, name="embedding")
+
+
+def _transposed(graph: GraphBuilder, name: str, tensor: Tensor) -> str:
+    weight = Weight(name, np.float32, tensor.shape[::-1])
+    return graph.weights([weight], [lambda: [tensor.array().T]])[0]
+
+
+def _scaled(table: Tensor, rows: slice, scale: float) -> list[Float32]:
+    return [table.rows(rows) * np.float32(scale)]

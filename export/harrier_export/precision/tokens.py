@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from harrier_export.checkpoint import Float32, Tensor
-from harrier_export.graph import MICROSOFT, GraphBuilder
+from harrier_export.graph import MICROSOFT, Array, GraphBuilder
 from harrier_export.precision.formats import Last, Rows, TokenRows
 from harrier_export.rounding import round_with_feedback
+from harrier_export.weights import Weight
 
 _TOP = 127  # the largest magnitude of a symmetric 8-bit integer
 _ZERO = 128  # activations are unsigned: ONNX Runtime's kernels for signed ones are ten times slower
@@ -52,13 +53,10 @@ class TokenLinear:
             finer = (rows if self.finer == "every" else rows.at(last())).finer()
         products = []
         for name, tensor in weights.items():
-            step, codes = _rounded(tensor)
-            weight = graph.weight(f"{name}.weight", codes.T)
-            product = _product(graph, rows.codes, weight, step, f"{name}.scales", name)
+            weight, *steps = _weights(graph, name, tensor, finer=finer is not None)
+            product = _product(graph, rows.codes, weight, steps[0], name)
             if finer:
-                second = _product(
-                    graph, finer, weight, step / np.float32(_FINER), f"{name}.scales.finer", name
-                )
+                second = _product(graph, finer, weight, steps[1], name)
                 if self.finer == "every":
                     product = graph.node("Add", product, second, name=f"{name}.sum")
                 else:
@@ -117,15 +115,31 @@ class _QuantizedRows:
         return g.node("QuantizeLinear", rest, scale, self.zeros, axis=-1, block_size=self.width)
 
 
-def _product(
-    graph: GraphBuilder, codes: str, weight: str, step: Float32, step_name: str, name: str
-) -> str:
+def _weights(graph: GraphBuilder, name: str, tensor: Tensor, *, finer: bool) -> list[str]:
+    """The integers (in, out), the step of each output (out,), and if `finer` that of the rest."""
+    outputs, inputs = tensor.shape
+    group = [
+        Weight(f"{name}.weight", np.int8, (inputs, outputs)),
+        Weight(f"{name}.scales", np.float32, (outputs,)),
+    ]
+    if finer:
+        group.append(Weight(f"{name}.scales.finer", np.float32, (outputs,)))
+
+    def rounded() -> list[Array]:
+        step, codes = _rounded(tensor)
+        made: list[Array] = [codes.T, step, step / np.float32(_FINER)]
+        return made[: len(group)]
+
+    return graph.weights(group, [rounded])
+
+
+def _product(graph: GraphBuilder, codes: str, weight: str, step: str, name: str) -> str:
     return graph.node(
         "MatMulIntegerToFloat",
         codes,
         weight,
         graph.constant(1, np.float32),  # the rows' own scales are owed
-        graph.weight(step_name, step),
+        step,
         graph.constant(_ZERO, np.uint8),
         domain=MICROSOFT,
         name=f"{name}.matmul",
@@ -134,13 +148,25 @@ def _product(
 
 def _rounded(tensor: Tensor) -> tuple[Float32, npt.NDArray[np.int8]]:
     """The step of each output (out,) and the integers (out, in), rounded with what is known."""
-    rows = tensor.array()
-    step = np.maximum(np.abs(rows).max(1), np.float32(1e-30)) / np.float32(_TOP)
     if tensor.feedback is not None:
+        rows = tensor.array()
+        step = _step(rows)
         rows = round_with_feedback(
             rows, tensor.feedback, lambda _, column: _nearest(column[:, None], step)[:, 0] * step
         )
-    return step, _nearest(rows, step)
+        return step, _nearest(rows, step)
+    steps = np.empty(tensor.shape[0], np.float32)
+    codes = np.empty(tensor.shape, np.int8)
+    for block in tensor.blocks():
+        rows = tensor.rows(block)
+        steps[block] = _step(rows)
+        codes[block] = _nearest(rows, steps[block])
+    return steps, codes
+
+
+def _step(rows: Float32) -> Float32:
+    step: Float32 = np.maximum(np.abs(rows).max(1), np.float32(1e-30)) / np.float32(_TOP)
+    return step
 
 
 def _nearest(rows: Float32, step: Float32) -> npt.NDArray[np.int8]:
