@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from harrier_edge.errors import TextTooLongError, UsageError
 from harrier_edge.package import MODEL, QUERY, TOKENIZER, find_package, open_package
+from harrier_edge.packing import packed_graphs
 from harrier_edge.prompts import choose_prompt
 from harrier_edge.session import Session, Vectors
 from harrier_edge.tokens import TokenizedText, Tokenizer
@@ -80,6 +81,7 @@ class Embedder:
             pad_token=manifest.tokens.pad,
             query=package.folder / QUERY if QUERY in manifest.files else None,
             layers=package.layers,
+            packed=packed_graphs(package) if not providers else None,
             padding=manifest.padding,
             threads=_threads(threads),
             providers=providers,

@@ -1,4 +1,4 @@
-"""An ONNX graph of unknown origin, read with nothing but bounds before ONNX Runtime sees it.
+"""An ONNX graph as it lies on disk, read with nothing but bounds before ONNX Runtime sees it.
 
 The format is protobuf: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. Only what can do
 harm is read: operators, and where tensors say that their bytes are.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from harrier_edge.errors import PackageError
@@ -22,8 +23,25 @@ _MODEL_GRAPH, _MODEL_TRAINING, _MODEL_FUNCTIONS = 7, 20, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
 _NODE_OP, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
-_TENSOR_DIMS, _TENSOR_NAME, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 8, 13, 14
+_TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 2, 8, 13, 14
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
+
+
+@dataclass(frozen=True)
+class ExternalTensor:
+    """A tensor whose bytes are in another file than the graph."""
+
+    type: int  # TensorProto.DataType
+    shape: tuple[int, ...]
+    entry: dict[str, str]  # what the graph says of where it is: location, offset, length, …
+
+
+def external_tensors(path: Path) -> dict[str, ExternalTensor]:
+    """Name -> tensor, of a sound graph's initializers that are in other files."""
+    (graph,) = (value for field, value in _fields(_bytes(path)) if field == _MODEL_GRAPH)
+    tensors = (value for field, value in _fields(_message(graph)) if field == _GRAPH_INITIALIZER)
+    found = (_external_tensor(_message(tensor)) for tensor in tensors)
+    return {name: tensor for name, tensor in found if tensor.entry}
 
 
 def check_graph(path: Path, files: Mapping[str, int]) -> None:
@@ -36,7 +54,7 @@ def check_graph(path: Path, files: Mapping[str, int]) -> None:
     if (size := path.stat().st_size) > LARGEST_GRAPH:
         raise PackageError(f"{path}: has {size} bytes; an ONNX graph has at most {LARGEST_GRAPH}.")
     try:
-        _Check(path, files, size).model(memoryview(path.read_bytes()))
+        _Check(path, files, size).model(_bytes(path))
     except _MalformedError as error:
         raise PackageError(
             f"{path}: is not an ONNX model ({error}). Export or pull the package again."
@@ -106,24 +124,12 @@ class _Check:
                 raise self._refused("has sparse tensors")
 
     def _tensor(self, data: memoryview) -> None:
-        dims: list[int] = []
-        external: dict[str, str] = {}
-        name, is_external = "", False
-        for field, value in _fields(data):
-            if field == _TENSOR_DIMS:
-                dims += [value] if isinstance(value, int) else _varints(value)
-            elif field == _TENSOR_NAME:
-                name = _text(value)
-            elif field == _TENSOR_EXTERNAL:
-                pair = dict(_fields(_message(value)))
-                external[_text(pair.get(1, b""))] = _text(pair.get(2, b""))
-            elif field == _TENSOR_LOCATION:
-                is_external = value == 1
+        name, tensor = _external_tensor(data)
         room = self._size
-        if is_external or external:
-            room = self._external(name, external)
+        if tensor.entry or (_TENSOR_LOCATION, 1) in _fields(data):
+            room = self._external(name, tensor.entry)
         # 8 elements a byte: no type of ONNX is narrower than a bit.
-        if (elements := math.prod(dims)) > 8 * room:
+        if (elements := math.prod(tensor.shape)) > 8 * room:
             raise self._refused(f"tensor {name!r} has {elements} elements in {room} bytes")
 
     def _external(self, name: str, entry: Mapping[str, str]) -> int:
@@ -146,6 +152,28 @@ class _Check:
 
     def _refused(self, what: str) -> PackageError:
         return PackageError(f"{self._path}: {what}. It is not loaded; get it from another source.")
+
+
+def _external_tensor(data: memoryview) -> tuple[str, ExternalTensor]:
+    """A tensor's name, and what it is; without an entry where its bytes are in the graph."""
+    name, kind = "", 0
+    dims: list[int] = []
+    entry: dict[str, str] = {}
+    for field, value in _fields(data):
+        if field == _TENSOR_DIMS:
+            dims += [value] if isinstance(value, int) else _varints(value)
+        elif field == _TENSOR_TYPE and isinstance(value, int):
+            kind = value
+        elif field == _TENSOR_NAME:
+            name = _text(value)
+        elif field == _TENSOR_EXTERNAL:
+            pair = dict(_fields(_message(value)))
+            entry[_text(pair.get(1, b""))] = _text(pair.get(2, b""))
+    return name, ExternalTensor(kind, tuple(dims), entry)
+
+
+def _bytes(path: Path) -> memoryview:
+    return memoryview(path.read_bytes())
 
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:

@@ -16,6 +16,7 @@ from harrier_edge.embedder import Embedder
 from harrier_edge.errors import DocumentError, ModelMismatchError, UsageError
 from harrier_edge.memos import recall_all, remember
 from harrier_edge.package import default_package, find_package
+from harrier_edge.packing import packed_bytes
 from harrier_edge.places import index_file
 from harrier_edge.reembedding import reembed
 from harrier_edge.searching import Hit, Mode, SearchOptions, search
@@ -47,6 +48,7 @@ class IndexStatus:
     incomplete: int
     chunks: int
     model: StoredModel
+    packed_bytes: int  # what the model's packed weights take in the cache
     sources: tuple[Source, ...]
 
 
@@ -367,6 +369,7 @@ class Index:
             incomplete=counts.incomplete,
             chunks=counts.chunks,
             model=self._database.model,
+            packed_bytes=packed_bytes(Path(self._database.model.package)),
             sources=tuple(sources_of(self._database)),
         )
 

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import logging
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from itertools import count, takewhile
@@ -165,7 +166,7 @@ def open_package(folder: Path, *, rehash: bool = False) -> Package:
                 f"{path}: has {size} bytes, the manifest says {record.size}. "
                 "Export or pull the package again."
             )
-    stamps = _stamps(folder, manifest)
+    stamps = stamps_of(folder, [MANIFEST_NAME, *manifest.files])
     if rehash or recall(_VERIFIED, folder, Stamps) != stamps:
         for name, record in manifest.files.items():
             if (seen := sha256_of(folder / name)) != record.sha256:
@@ -194,9 +195,9 @@ def sha256_of(path: Path) -> str:
 Stamps = dict[str, tuple[int, int, int, int]]
 
 
-def _stamps(folder: Path, manifest: PackageManifest) -> Stamps:
+def stamps_of(folder: Path, names: Iterable[str]) -> Stamps:
     """What the system changes when a file is written to or replaced: inode, size and both times."""
-    found = {name: (folder / name).stat() for name in (MANIFEST_NAME, *manifest.files)}
+    found = {name: (folder / name).stat() for name in names}
     return {
         name: (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         for name, stat in found.items()

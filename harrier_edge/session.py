@@ -16,6 +16,7 @@ import onnxruntime
 from harrier_edge.errors import PackageError, UsageError
 from harrier_edge.layers import LayerByLayer
 from harrier_edge.machine import available_cores
+from harrier_edge.packing import PackedGraphs
 
 Vectors = npt.NDArray[np.float32]
 
@@ -51,6 +52,7 @@ class Session:
         pad_token: int,
         query: Path | None = None,
         layers: Sequence[Path] = (),
+        packed: PackedGraphs | None = None,
         one_pass_tokens: int = LONG_TEXT_TOKENS,
         padding: bool = True,
         threads: int | None = None,
@@ -61,7 +63,8 @@ class Session:
         `query` is the package's graph that takes a past, if it has one: on a CPU, single texts go
         through it, and `model` is loaded when several come at once. `layers` are its graphs of
         single layers, if it has them: on a CPU, texts of more than `one_pass_tokens` go through
-        these, with the bits of one pass. Without `padding`, only texts of one length share a
+        these, with the bits of one pass. `packed` are the same graphs over mapped weights, for the
+        CPU. Without `padding`, only texts of one length share a
         batch. `providers` are ONNX Runtime's, with or without "ExecutionProvider" (default: CPU).
         Raises UsageError for a provider that is not installed or a thread count below 1, and
         PackageError for a graph that does not load, or has other inputs, output or dimension than
@@ -74,6 +77,7 @@ class Session:
         self._on_cpu = self._providers == ["CPUExecutionProvider"]
         self._model = model
         self._query = query if self._on_cpu else None
+        self._packed = packed if self._on_cpu else None
         self._one_pass_tokens = one_pass_tokens
         self._layers = LayerByLayer(layers, self._open) if layers and self._on_cpu else None
         self._whole: onnxruntime.InferenceSession | None = None
@@ -90,6 +94,10 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or self._threads
         options.log_severity_level = 3  # errors; the rest is for those who make graphs
+        if self._packed and (graph := self._packed.graph(model)):
+            for name, value in self._packed.tables.items():
+                options.add_initializer(name, value)
+            model = graph
         try:
             return onnxruntime.InferenceSession(str(model), options, providers=self._providers)
         except Exception as error:  # ONNX Runtime has no common base class of its own

@@ -28,6 +28,7 @@ FLOORS = {
         | {"isolation"},
         {"memos", "settings"},
         {"package", "catalog", "layers"},
+        {"packing"},
         {"tokens", "session", "documents", "store", "hub", "archive"},
         {"embedder", "searching"},
         {"reembedding", "updating"},
@@ -53,7 +54,12 @@ OWNERS = {
     "apsw": {"harrier_edge.store.connection"},
     "sqlite_vec": {"harrier_edge.store.connection"},
     "huggingface_hub": {"harrier_edge.hub"},
-    "onnxruntime": {"harrier_edge.layers", "harrier_edge.session", "harrier_export.calibrate"},
+    "onnxruntime": {
+        "harrier_edge.layers",
+        "harrier_edge.packing",
+        "harrier_edge.session",
+        "harrier_export.calibrate",
+    },
     "tokenizers": {
         "harrier_edge.tokens",
         "harrier_export.tokenizer",

@@ -166,6 +166,7 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _remove(folders: list[Path], args: argparse.Namespace) -> int:
+    from harrier_edge.packing import remove_packed
     from harrier_edge.settings import Settings, write_settings
 
     used, default = _used(), _chosen() if folders else None
@@ -178,6 +179,7 @@ def _remove(folders: list[Path], args: argparse.Namespace) -> int:
     if default in [folder.resolve() for folder in folders]:
         write_settings(Settings())
     for folder in folders:
+        remove_packed(folder)
         gone = folder.with_name(f".{folder.name}.removed")
         folder.replace(gone)  # at once, so that nobody finds half a package
         shutil.rmtree(gone)

@@ -28,6 +28,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"  chunks     {status.chunks}")
     print(f"  model      {model.name} in {model.precision}, {model.dimension} dimensions")
     print(f"  package    {model.package}")
+    if status.packed_bytes:
+        print(f"  packed     {status.packed_bytes / 1e6:.0f} MB in the cache, to load it faster")
     for source in status.sources:
         details = [source.path]
         if source.collection:

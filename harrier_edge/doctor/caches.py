@@ -7,13 +7,14 @@ from pathlib import Path
 
 from harrier_edge.doctor.finding import Finding, note, ok
 from harrier_edge.hub import MARKER
+from harrier_edge.packing import packed_folders
 from harrier_edge.places import cache_folder
 from harrier_edge.spec import MANIFEST_NAME
 
 
 def examine(index: Path | None) -> Iterator[Finding]:
-    """Halves of downloads and of packages, and checkpoints that were kept."""
-    found = [*_downloads(), *_halves()]
+    """Halves of downloads and of packages, checkpoints that were kept, and idle packed weights."""
+    found = [*_downloads(), *_halves(), *_packed()]
     yield from found
     if not found:
         yield ok("cache", "nothing is left over", cache_folder())
@@ -46,6 +47,18 @@ def _halves() -> Iterator[Finding]:
                 f"half a package, {_megabytes(folder)}, left by a command that was interrupted",
                 f"rm -r {folder}",
                 folder,
+            )
+
+
+def _packed() -> Iterator[Finding]:
+    for packed in packed_folders():
+        if not packed.is_needed:
+            yield note(
+                "cache",
+                f"{packed.bytes / 1e6:.1f} MB of packed weights, of a package that is gone or "
+                "changed, or for another processor or onnxruntime",
+                f"rm -r {packed.folder}",
+                packed.folder,
             )
 
 

@@ -1,0 +1,285 @@
+"""Weights in the form in which this processor multiplies, mapped from the cache.
+
+ONNX Runtime brings weights into that form at every load, in memory of each process's own. Here it
+does so once. What it makes is kept in the cache with its optimized graphs, and every process maps
+the same pages. What is not multiplied, the embedding table, is mapped from the package as it is.
+
+A folder in the cache is for one package, release of ONNX Runtime and processor, by its name. It is
+there whole or not at all, and made anew where a file of it was written to since.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from harrier_edge.errors import SpecError
+from harrier_edge.graphs import ExternalTensor, external_tensors
+from harrier_edge.machine import this_machine
+from harrier_edge.package import MODEL, MODEL_DATA, QUERY, Package, Stamps, stamps_of
+from harrier_edge.places import cache_folder
+from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+# In bytes of weights. Smaller packages load at once anyway, and of larger ones no second copy fits.
+LEAST_WEIGHTS, MOST_WEIGHTS = 64 * 10**6, 4 * 10**9
+_WEIGHTS = "weights"
+_NOTE = "packed.json"
+_TABLE_BYTES = 2**20  # from which on a tensor that is not multiplied stays in the package
+_IN_GRAPH_BYTES = 4096  # up to which ONNX Runtime writes a tensor into the graph
+_BLOCK = 2**22  # bytes that are copied at once
+# TensorProto.DataType -> what numpy calls it, of those that numpy knows.
+_TYPES = {1: "float32", 2: "uint8", 3: "int8", 10: "float16", 11: "float64"}
+_PACKED = "prepacked_"  # begins the entries by which ONNX Runtime finds what it made of a tensor
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A tensor of the package that is mapped as it is."""
+
+    name: str
+    type: str  # numpy's
+    shape: tuple[int, ...]
+    offset: int  # in model.onnx_data, in bytes
+
+
+class Note(msgspec.Struct, frozen=True):
+    """What a folder of packed weights tells of itself."""
+
+    package: str  # its folder, which may be gone
+    tables: list[Table]
+    stamps: Stamps
+
+
+@dataclass(frozen=True)
+class PackedGraphs:
+    """Optimized graphs whose weights are mapped."""
+
+    folder: Path
+    tables: Mapping[str, onnxruntime.OrtValue]  # what the graphs have to be given
+    _arrays: Sequence[npt.NDArray[Any]]  # over which these lie
+
+    def graph(self, original: Path) -> Path | None:
+        """What takes the place of one of the package's graphs, if something does."""
+        found = self.folder / original.name
+        return found if found.exists() else None
+
+
+@dataclass(frozen=True)
+class PackedFolder:
+    """A folder of packed weights in the cache."""
+
+    folder: Path
+    package: Path | None  # which may be gone; None where the folder does not tell
+    bytes: int  # on the disk
+    is_needed: bool  # whether it is for a package that is there, on this machine as it is now
+
+
+def packed_graphs(package: Package) -> PackedGraphs | None:
+    """A package's graphs over mapped weights, which are packed now if they are not yet.
+
+    None, with the reason in the log, where that is not worth it or the cache has no room for it.
+    """
+    size = package.manifest.files[MODEL_DATA].size if MODEL_DATA in package.manifest.files else 0
+    if not LEAST_WEIGHTS <= size <= MOST_WEIGHTS:
+        return None
+    folder = _place(package)
+    note = _read(folder)
+    if note is None:
+        try:
+            note = _pack(package, folder)
+        except Exception as error:  # ONNX Runtime's have no common base class of their own
+            logger.info("%s: its weights are not packed: %s", package.folder, error)
+            return None
+    return _mapped(package, folder, note)
+
+
+def packed_folders() -> Iterator[PackedFolder]:
+    """All packed weights in the cache, also those that no package or processor needs any more."""
+    for folder in sorted(_home().glob("*")):
+        note = _decode(folder / _NOTE)
+        blocks = sum(_on_disk(path) for path in folder.rglob("*"))
+        package = Path(note.package) if note else None
+        is_needed = package is not None and _is_for(folder, package)
+        yield PackedFolder(folder, package, blocks, is_needed)
+
+
+def packed_bytes(package: Path) -> int:
+    """The room on the disk that the packed weights of the package in that folder take."""
+    return sum(found.bytes for found in packed_folders() if found.package == package.resolve())
+
+
+def remove_packed(package: Path) -> None:
+    """Remove what was packed of the package in that folder."""
+    for found in list(packed_folders()):
+        if found.package == package.resolve():
+            shutil.rmtree(found.folder, ignore_errors=True)
+
+
+def _is_for(folder: Path, package: Path) -> bool:
+    try:
+        manifest = read_table(package / MANIFEST_NAME, PackageManifest)
+    except SpecError:
+        return False
+    return folder == _place(Package(package, manifest))
+
+
+def _home() -> Path:
+    return cache_folder() / "packed"
+
+
+def _place(package: Package) -> Path:
+    """The folder for what package, runtime and processor give."""
+    files = package.manifest.files
+    contents = [files[name].sha256 for name in (MODEL, MODEL_DATA, QUERY) if name in files]
+    machine = this_machine()
+    on = [onnxruntime.__version__, machine.system, machine.processor, str(machine.extensions)]
+    where = str(package.folder.resolve())
+    key = "\n".join([str(FORMAT), where, *contents, *on])
+    return _home() / hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def _read(folder: Path) -> Note | None:
+    """The note of a whole folder; None where there is none, or a file of it was written to."""
+    note = _decode(folder / _NOTE)
+    try:
+        return note if note and stamps_of(folder, note.stamps) == note.stamps else None
+    except OSError:
+        return None
+
+
+def _decode(path: Path) -> Note | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Note)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _pack(package: Package, target: Path) -> Note:
+    """Make the folder `target`, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    needed = 3 * package.manifest.files[MODEL_DATA].size
+    if shutil.disk_usage(target.parent).free < needed:
+        raise OSError(f"{target.parent} has less than {needed / 1e6:.0f} MB of room")
+    logger.info("%s: packing its weights for this processor, once", package.folder)
+    part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        tables = _write(package, part)
+        names = sorted(path.name for path in part.iterdir())
+        note = Note(str(package.folder.resolve()), tables, stamps_of(part, names))
+        (part / _NOTE).write_bytes(msgspec.json.encode(note))
+        if target.exists():
+            shutil.rmtree(target, ignore_errors=True)
+        part.replace(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return note
+
+
+def _write(package: Package, part: Path) -> list[Table]:
+    """Write the graphs and their one file of weights to `part`; what it leaves in the package."""
+    (part / "made").mkdir()
+    _optimize(package.folder / MODEL, part / "made")
+    made = external_tensors(part / "made" / MODEL)
+    tables = dict(_tables(package, made, part / "made"))
+    (part / "made" / MODEL).rename(part / MODEL)
+    left_out = [(int(made[name].entry["offset"]), _size(made[name])) for name in tables]
+    _copy(part / "made" / _WEIGHTS, part / _WEIGHTS, left_out)
+    if QUERY in package.manifest.files:
+        _optimize(package.folder / QUERY, part / "made")
+        # It has the same weights, and so they have the same places.
+        if _entries(part / "made" / QUERY) != _entries(part / MODEL):
+            raise OSError(f"{QUERY} has other weights than {MODEL}")
+        (part / "made" / QUERY).rename(part / QUERY)
+    shutil.rmtree(part / "made")
+    return list(tables.values())
+
+
+def _optimize(model: Path, folder: Path) -> None:
+    """Have ONNX Runtime write what it makes of a graph and its weights."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    options.optimized_model_filepath = str(folder / model.name)
+    for key, value in (
+        ("save_external_prepacked_constant_initializers", "1"),
+        ("optimized_model_external_initializers_file_name", _WEIGHTS),
+        ("optimized_model_external_initializers_min_size_in_bytes", str(_IN_GRAPH_BYTES)),
+    ):
+        options.add_session_config_entry(f"session.{key}", value)
+    onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+
+
+def _tables(
+    package: Package, made: Mapping[str, ExternalTensor], folder: Path
+) -> Iterator[tuple[str, Table]]:
+    """The large tensors that were written as the package has them, and not packed."""
+    original = np.memmap(package.folder / MODEL_DATA, mode="r")
+    written = np.memmap(folder / _WEIGHTS, mode="r")
+    for name, tensor in external_tensors(package.folder / MODEL).items():
+        same = made.get(name)
+        size, kind = _size(tensor), _TYPES.get(tensor.type)
+        if same is None or kind is None or size < _TABLE_BYTES or _is_packed(same):
+            continue
+        start, at = int(tensor.entry["offset"]), int(same.entry["offset"])
+        blocks = (slice(i, min(i + _BLOCK, size)) for i in range(0, size, _BLOCK))
+        before, after = original[start : start + size], written[at : at + size]
+        if all(np.array_equal(before[block], after[block]) for block in blocks):
+            yield name, Table(name, kind, tensor.shape, start)
+
+
+def _size(tensor: ExternalTensor) -> int:
+    return int(tensor.entry["length"])
+
+
+def _is_packed(tensor: ExternalTensor) -> bool:
+    return any(key.startswith(_PACKED) for key in tensor.entry)
+
+
+def _entries(graph: Path) -> dict[str, dict[str, str]]:
+    return {name: tensor.entry for name, tensor in external_tensors(graph).items()}
+
+
+def _copy(source: Path, target: Path, left_out: list[tuple[int, int]]) -> None:
+    """Copy a file, with holes, which take no room on the disk, for (offset, length) in it."""
+    size = source.stat().st_size
+    with source.open("rb") as reader, target.open("wb") as writer:
+        start = 0
+        for hole, length in sorted([*left_out, (size, 0)]):
+            reader.seek(start)
+            writer.seek(start)
+            while start < hole:
+                block = reader.read(min(_BLOCK, hole - start))
+                start += writer.write(block)
+            start = hole + length
+        writer.truncate(size)
+        writer.flush()
+        os.fsync(writer.fileno())  # before the folder has its name, by which it counts as whole
+
+
+def _mapped(package: Package, folder: Path, note: Note) -> PackedGraphs:
+    values, arrays = {}, []
+    for table in note.tables:
+        array = np.memmap(package.folder / MODEL_DATA, table.type, "r", table.offset, table.shape)
+        arrays.append(array)
+        values[table.name] = onnxruntime.OrtValue.ortvalue_from_numpy(array)
+    return PackedGraphs(folder, values, arrays)
+
+
+def _on_disk(path: Path) -> int:
+    """The bytes that a file takes, without its holes where the system tells."""
+    stat = path.stat()
+    return stat.st_blocks * 512 if hasattr(stat, "st_blocks") else stat.st_size

@@ -1,0 +1,156 @@
+"""Weights in the processor's own form, mapped from the cache."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harrier_edge import packing
+from harrier_edge.doctor.caches import examine
+from harrier_edge.embedder import Embedder
+from harrier_edge.package import MODEL_DATA, find_package, open_package
+from harrier_edge.packing import packed_bytes, packed_folders, packed_graphs, remove_packed
+from harrier_edge.places import cache_folder
+from harrier_export import ExportOptions, export
+
+TEXTS = ["one", "two words", "three of them " * 30, "", "four"]
+
+
+@pytest.fixture(autouse=True)
+def small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packages of any size are packed."""
+    monkeypatch.setattr(packing, "LEAST_WEIGHTS", 0)
+
+
+def vectors(package: Path) -> np.ndarray:
+    """Queries and documents, by both graphs, one and several at a time."""
+    embedder = Embedder(package, threads=2)
+    queries = [embedder.encode_query(text) for text in TEXTS]
+    return np.stack([*queries, *embedder.encode_query(TEXTS), *embedder.encode_document(TEXTS)])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "int4"])
+def test_packed_weights_give_the_bits_of_the_package(
+    precision: str, tiny_gemma: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When they are made, and when they are found."""
+    options = ExportOptions(precision=precision, verify=False)
+    package = export(tiny_gemma, tmp_path / "package", options).folder
+    made, found = vectors(package), vectors(package)
+    assert [each.package for each in packed_folders()] == [package.resolve()]
+    monkeypatch.setattr(packing, "LEAST_WEIGHTS", 10**9)
+    assert packed_graphs(open_package(package)) is None
+    plain = vectors(package)
+    assert np.array_equal(made, plain)
+    assert np.array_equal(found, plain)
+
+
+def test_the_table_is_mapped_from_the_package() -> None:
+    """What is not multiplied is not written a second time: only what is, as it was and packed."""
+    package = open_package(find_package("kestrel"))
+    packed = packed_graphs(package)
+    assert packed
+    assert "embed_tokens.weight" in packed.tables
+    weights = package.manifest.files[MODEL_DATA].size
+    assert 0 < packed_bytes(package.folder) < weights / 2
+    assert np.array_equal(vectors(package.folder), vectors(package.folder))
+
+
+@pytest.mark.parametrize("name", ["weights", "model.onnx", "packed.json"])
+def test_what_was_written_to_is_packed_anew(name: str, own_package: Path) -> None:
+    """Damage is not used, nor does it need a command to mend it."""
+    before = vectors(own_package)
+    (folder,) = (each.folder for each in packed_folders())
+    (folder / name).write_bytes((folder / name).read_bytes()[:-100] + b"\1" * 100)
+    assert np.array_equal(vectors(own_package), before)
+    assert [each.is_needed for each in packed_folders()] == [True]
+
+
+def test_an_incomplete_folder_is_packed_anew(own_package: Path) -> None:
+    """A file that is gone is made again with the others."""
+    before = vectors(own_package)
+    (folder,) = (each.folder for each in packed_folders())
+    (folder / "query.onnx").unlink()
+    assert np.array_equal(vectors(own_package), before)
+    assert (folder / "query.onnx").exists()
+
+
+def test_a_cache_that_cannot_be_written_costs_memory_alone(
+    tiny_package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The package is loaded as it is."""
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("HARRIER_EDGE_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    assert packed_graphs(open_package(tiny_package)) is None
+    assert vectors(tiny_package).shape == (15, 64)
+
+
+def test_doctor_tells_what_nobody_needs(own_package: Path) -> None:
+    """A package that is gone, or a packing that was cut short."""
+    Embedder(own_package)
+    assert [finding.state for finding in examine(None)] == ["ok"]
+    (cache_folder() / "packed" / ".cut-short").mkdir()
+    shutil.rmtree(own_package)
+    cures = [finding.cure for finding in examine(None)]
+    assert cures == [f"rm -r {each.folder}" for each in packed_folders()]
+    assert len(cures) == 2
+
+
+def test_packed_weights_go_with_their_package(own_package: Path, tiny_package: Path) -> None:
+    """Those of others stay."""
+    Embedder(own_package)
+    Embedder(tiny_package)
+    remove_packed(own_package)
+    assert packed_bytes(own_package) == 0
+    assert packed_bytes(tiny_package) > 0
+
+
+SHARING = """
+import json, sys
+from harrier_edge import packing
+from harrier_edge.embedder import Embedder
+packing.LEAST_WEIGHTS = 0
+embedder = Embedder(sys.argv[1])
+embedder.encode_query("a query")
+print(flush=True)
+sys.stdin.readline()
+size = {"Rss": 0, "Pss": 0}
+is_weights = False
+for line in open("/proc/self/smaps"):
+    first, *rest = line.split()
+    if "-" in first:
+        is_weights = line.rstrip().endswith("/weights")
+    elif is_weights and first.rstrip(":") in size:
+        size[first.rstrip(":")] += int(rest[0]) * 1024
+print(json.dumps(size))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/smaps")
+def test_two_processes_share_the_pages_of_packed_weights(tmp_path: Path) -> None:
+    """Each holds them, and each accounts for half of them."""
+    packed_graphs(open_package(find_package("kestrel")))
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", SHARING, str(find_package("kestrel"))],
+            cwd=tmp_path,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    for process in pair:
+        assert process.stdout
+        process.stdout.readline()  # both have loaded
+    first, _ = pair[0].communicate("\n")
+    pair[1].communicate("\n")
+    size = json.loads(first)
+    assert size["Rss"] > 2 * 10**6
+    assert size["Pss"] < 0.6 * size["Rss"]
