@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,17 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
+from harrier_edge.admission import admit, identity, may_query, require_same
 from harrier_edge.documents.walk import absolute, is_below, printable
 from harrier_edge.documents.watch import moments
 from harrier_edge.embedder import Embedder
-from harrier_edge.errors import DocumentError, ModelMismatchError, UsageError
+from harrier_edge.errors import DocumentError, UsageError
 from harrier_edge.memos import recall_all, remember
-from harrier_edge.package import default_package, find_package
+from harrier_edge.package import default_package, find_package, package_folder
 from harrier_edge.packing import packed_bytes
 from harrier_edge.places import index_file
 from harrier_edge.reembedding import reembed
 from harrier_edge.searching import Hit, Mode, SearchOptions, search
-from harrier_edge.spec import FAITHFUL, MANIFEST_NAME, PackageManifest, read_table
 from harrier_edge.store.connection import StoredModel
 from harrier_edge.store.database import Database
 from harrier_edge.store.scan import CANDIDATES
@@ -28,8 +27,6 @@ from harrier_edge.store.sources import Source, put_source, sources_of
 from harrier_edge.store.upkeep import backup, check, compact
 from harrier_edge.updating import ChunkMode, OnProgress, Updater, UpdateReport
 from harrier_edge.vectors import STORES, Vectors
-
-logger = logging.getLogger(__name__)
 
 _INDEXES = "indexes"
 
@@ -74,8 +71,9 @@ class Index:
         """Open the index file `path`; where there is none and `create`, make one for `model`.
 
         `model` is an Embedder, a package's folder or a model's name; an index that exists knows
-        its own, and a new one takes `default_package`, so it may be left out. The model is loaded
-        when it is first needed. A new index stores vectors as `store`: "float32" (the default),
+        its own, and a new one takes `default_package`, so it may be left out. `precision` chooses
+        among a name's packages, also of the index's own model. The model is loaded when it is
+        first needed. A new index stores vectors as `store`: "float32" (the default),
         "int8" (a quarter) or "float16" (half of the space).
 
         The same model in another precision may query where both packages were measured to have a
@@ -89,53 +87,36 @@ class Index:
         if store is not None:
             _check_store(store)
         path = absolute(Path(path))
-        wanted = None
-        package: Embedder | Path | None = None
+        chosen: Embedder | Path | None = None
         if isinstance(model, Embedder):
-            package, wanted = model, _identity(model.manifest, model.package)
+            chosen = model
         elif model is not None:
-            package = find_package(model, precision)
-            wanted = _identity(read_table(package / MANIFEST_NAME, PackageManifest), package)
+            chosen = find_package(model, precision)
         elif create and not path.exists():
-            package = default_package(precision)
-            wanted = _identity(read_table(package / MANIFEST_NAME, PackageManifest), package)
+            chosen = default_package(precision)
+        wanted = identity(chosen) if chosen is not None else None
         new = replace(wanted, store=store or "float32") if wanted and create else None
         database = Database(path, create=new)
         try:
-            index = cls(database, package)
+            stored = database.model
+            if wanted is None and precision not in (None, stored.precision):
+                chosen = find_package(stored.name, precision)
+                wanted = identity(chosen)
+            index = cls(database, chosen)
             if wanted is not None:
-                index._admit(wanted, create)
-            if store not in (None, database.model.store):
+                index._guest = admit(path, stored, wanted)
+                if create and index._guest is None and wanted.package != stored.package:
+                    database.move_package(wanted.package)
+            if store not in (None, stored.store):
                 raise UsageError(
-                    f"{path}: stores vectors as {database.model.store}, not as {store}. Change "
-                    f"that with: harrier-edge reembed --db {path} -m {database.model.package} "
-                    f"--store {store}"
+                    f"{path}: stores vectors as {stored.store}, not as {store}. Change that with: "
+                    f"harrier-edge reembed --db {path} -m {stored.package} --store {store}"
                 )
         except BaseException:
             database.close()
             raise
         remember(_INDEXES, path, str(path))
         return index
-
-    def _admit(self, wanted: StoredModel, create: bool) -> None:
-        """Let a model in that may at least query. Raises ModelMismatchError."""
-        database = self._database
-        stored = database.model
-        if _may_query(wanted, stored):
-            self._guest = wanted
-            logger.warning(
-                "%s: was built in %s; queries are embedded in %s (mean cosines to the original: "
-                "%.4f, %.4f)",
-                database.path,
-                stored.precision,
-                wanted.precision,
-                stored.fidelity,
-                wanted.fidelity,
-            )
-            return
-        _check_model(database, wanted)
-        if wanted.package != stored.package and create:
-            database.move_package(wanted.package)
 
     def __enter__(self) -> Index:
         return self
@@ -156,10 +137,11 @@ class Index:
     def embedder(self) -> Embedder:
         """The model, loaded at the first use. Raises what `Embedder` and `open` raise."""
         if not isinstance(self._model, Embedder):
-            embedder = Embedder(self._model or Path(self._database.model.package))
-            identity = _identity(embedder.manifest, embedder.package)
-            if self._guest is None or not _may_query(identity, self._database.model):
-                _check_model(self._database, identity)
+            stored = self._database.model
+            embedder = Embedder(self._model or package_folder(stored.package))
+            seen = identity(embedder)
+            if self._guest is None or not may_query(seen, stored):
+                require_same(self._database.path, stored, seen)
             self._model = embedder
         return self._model
 
@@ -261,7 +243,7 @@ class Index:
 
     def _updater(self, on_progress: OnProgress) -> Updater:
         if self._guest is not None:
-            _check_model(self._database, self._guest)
+            require_same(self._database.path, self._database.model, self._guest)
         return Updater(self._database, lambda: self.embedder, on_progress)
 
     def search(
@@ -340,8 +322,7 @@ class Index:
         embedder = model if isinstance(model, Embedder) else Embedder(model, precision=precision)
         with cls.open(path, create=False) as index:
             database = index._database
-            identity = _identity(embedder.manifest, embedder.package)
-            wanted = replace(identity, store=store or database.model.store)
+            wanted = replace(identity(embedder), store=store or database.model.store)
             if replace(wanted, package="") == replace(database.model, package=""):
                 return 0
             return reembed(database, embedder, wanted, on_progress)
@@ -369,7 +350,7 @@ class Index:
             incomplete=counts.incomplete,
             chunks=counts.chunks,
             model=self._database.model,
-            packed_bytes=packed_bytes(Path(self._database.model.package)),
+            packed_bytes=packed_bytes(package_folder(self._database.model.package)),
             sources=tuple(sources_of(self._database)),
         )
 
@@ -381,44 +362,9 @@ def known_indexes() -> list[Path]:
     return [path for path in paths if path.exists()]
 
 
-def _identity(manifest: PackageManifest, package: Path) -> StoredModel:
-    return StoredModel(
-        name=manifest.name,
-        fingerprint=manifest.fingerprint,
-        precision=manifest.precision.name,
-        dimension=manifest.dimension,
-        package=str(absolute(package)),
-        fidelity=manifest.parity.mean_cosine if manifest.parity else None,
-    )
-
-
 def _check_store(store: str) -> None:
     if store not in STORES:
         raise UsageError(f"store is {store!r}; wanted one of: {', '.join(STORES)}.")
-
-
-def _may_query(wanted: StoredModel, stored: StoredModel) -> bool:
-    """Whether this is the same model in another precision, and both are measured as faithful."""
-    both = (wanted, stored)
-    return (
-        (wanted.fingerprint, wanted.dimension) == (stored.fingerprint, stored.dimension)
-        and wanted.precision != stored.precision
-        and all(one.fidelity is not None and one.fidelity >= FAITHFUL for one in both)
-    )
-
-
-def _check_model(database: Database, wanted: StoredModel) -> None:
-    """Raise ModelMismatchError where the index holds vectors of another model."""
-    stored = database.model
-    for what in ("fingerprint", "dimension", "precision"):
-        seen, needed = getattr(wanted, what), getattr(stored, what)
-        if seen != needed:
-            raise ModelMismatchError(
-                f"{database.path}: was built by {stored.name} in {stored.precision} ({what} "
-                f"{needed}), not by {wanted.name} in {wanted.precision} ({what} {seen}). Open it "
-                f"with the package in {stored.package}, or change the index with: "
-                f"harrier-edge reembed --db {database.path} -m {wanted.package}"
-            )
 
 
 def _paths(paths: str | Path | Sequence[str | Path]) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import os
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -60,11 +61,13 @@ def layer_file(layer: int) -> str:
 def find_package(model: str | Path, precision: str | None = None) -> Path:
     """The folder of a package, given that folder or the name of a model, built in or in the cache.
 
-    Raises ModelNotFoundError where there is none, or, without `precision`, where a name has
-    packages in several.
+    Raises ModelNotFoundError where there is none, where a folder's package is not in `precision`,
+    or where a name has packages in several and none is given.
     """
     folder = Path(model).expanduser()
     if (folder / MANIFEST_NAME).exists():
+        if precision is not None:
+            _require_precision(folder, precision)
         return folder
     found = [path for path in installed_packages(str(model)) if precision in (None, path.name)]
     if len(found) == 1:
@@ -85,6 +88,30 @@ def find_package(model: str | Path, precision: str | None = None) -> Path:
         f"model in {_models()}. Make one from a checkpoint with: "
         "harrier-edge export CHECKPOINT -o PACKAGE"
     )
+
+
+def _require_precision(folder: Path, precision: str) -> None:
+    seen = read_table(folder / MANIFEST_NAME, PackageManifest).precision.name
+    if seen != precision:
+        raise ModelNotFoundError(
+            f"{folder}: is a package in {seen}, not in {precision}. Leave the precision out, or "
+            "name the folder of another package."
+        )
+
+
+def package_name(folder: Path) -> str:
+    """What an index calls a package: its absolute folder, or the name of the built-in one.
+
+    That one's folder is the installation's, which moves with every environment.
+    """
+    if folder.resolve() == _built_in().resolve():
+        return BUILT_IN
+    return os.path.abspath(folder.expanduser())  # noqa: PTH100  links stay as they are named
+
+
+def package_folder(name: str) -> Path:
+    """The folder of a package, there or not, that an index calls `name` (see `package_name`)."""
+    return _built_in() if name == BUILT_IN else Path(name)
 
 
 def default_package(precision: str | None = None) -> Path:

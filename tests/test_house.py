@@ -31,7 +31,7 @@ FLOORS = {
         {"packing"},
         {"tokens", "session", "documents", "store", "hub", "archive"},
         {"embedder", "searching"},
-        {"reembedding", "updating"},
+        {"admission", "reembedding", "updating"},
         {"index", "bench"},
         {"doctor"},
         {"cli"},

@@ -131,12 +131,13 @@ def _row(folder: Path, used: Used, default: Path | None, *, verify: bool) -> dic
 def _used() -> Used:
     """Which of the indexes that are known was built with which package."""
     from harrier_edge.index import Index, known_indexes
+    from harrier_edge.package import package_folder
 
     used: Used = {}
     for file in known_indexes():
         try:
             with Index.open(file, create=False) as index:
-                package = Path(index.status().model.package).resolve()
+                package = package_folder(index.status().model.package).resolve()
         except HarrierError:
             continue  # `doctor` tells what is wrong with it
         used.setdefault(package, []).append(file)
