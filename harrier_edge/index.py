@@ -22,7 +22,6 @@ from harrier_edge.reembedding import reembed
 from harrier_edge.searching import Hit, Mode, SearchOptions, search
 from harrier_edge.store.connection import StoredModel
 from harrier_edge.store.database import Database
-from harrier_edge.store.scan import CANDIDATES
 from harrier_edge.store.sources import Source, put_source, sources_of
 from harrier_edge.store.upkeep import backup, check, compact
 from harrier_edge.updating import ChunkMode, OnProgress, Updater, UpdateReport
@@ -255,7 +254,7 @@ class Index:
         min_score: float | None = None,
         filters: str | Sequence[str] = (),
         every_chunk: bool = False,
-        candidates: int = CANDIDATES,
+        candidates: int | None = None,
         exact: bool = False,
         prompt: str | None = None,
         prompt_name: str | None = None,
@@ -273,8 +272,9 @@ class Index:
         (store/filters.py has all forms). Of each document the best passage is given, or with
         `every_chunk` all that rank.
 
-        Vectors are first compared by their signs; the best `candidates`, and at least twice
-        `top_k`, by their whole. More find more of the true best, `exact` all. The query gets the
+        Vectors are first compared by their signs; the best `candidates`, by default as many as
+        their dimension needs, and at least twice `top_k`, by their whole. More find more of the
+        true best, `exact` all. The query gets the
         model's instruction, or what `prompt`, `prompt_name` or `task` say, as in
         `Embedder.encode_query`.
 

@@ -12,7 +12,6 @@ from harrier_edge.fusion import reciprocal_rank_fusion
 from harrier_edge.store.database import Database
 from harrier_edge.store.filters import parse_filters
 from harrier_edge.store.rows import Found, Passage
-from harrier_edge.store.scan import CANDIDATES
 from harrier_edge.store.words import fold, parse
 from harrier_edge.vectors import Vectors
 
@@ -60,7 +59,7 @@ class SearchOptions:
     min_score: float | None = None
     filters: Sequence[str] = ()
     every_chunk: bool = False
-    candidates: int = CANDIDATES
+    candidates: int | None = None  # by the dimension
     exact: bool = False
 
 
@@ -73,7 +72,7 @@ def search(
 ) -> list[Hit]:
     """What `Index.search` says; `embed_query` is called where the mode needs the vector."""
     for name, number in (("top_k", top_k), ("candidates", options.candidates)):
-        if number < 1:
+        if number is not None and number < 1:
             raise UsageError(f"{name} is {number}; wanted 1 or more.")
     mode = options.mode
     if mode not in ("hybrid", "vector", "text"):

@@ -34,7 +34,7 @@ ROUNDS = 3  # of the rotation: after fewer, single large dimensions still show
 def to_blobs(vectors: Vectors, store: str) -> list[bytes]:
     """Vectors (n, dimension) of unit length as bytes, each by itself."""
     if store == "int8":
-        largest = np.abs(vectors).max(axis=1, keepdims=True)
+        largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0)
         vectors = np.rint(vectors * (127 / np.maximum(largest, np.finfo(np.float32).tiny)))
     return [row.tobytes() for row in vectors.astype(STORES[store])]
 

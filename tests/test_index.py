@@ -19,6 +19,7 @@ from harrier_edge import Embedder, Index
 from harrier_edge import updating as module
 from harrier_edge.cli import main
 from harrier_edge.errors import DocumentError, ModelMismatchError, StoreError, UsageError
+from harrier_edge.vectors import STORES
 from harrier_export import ExportOptions, export
 
 Contents = list[tuple[Any, ...]]
@@ -82,8 +83,12 @@ def test_only_what_has_changed_is_embedded_again(index: Index, notes: Path) -> N
     assert not any(hit.title == "Note 1" for hit in index.search("note 1", 50, mode="text"))
 
 
-def test_an_empty_file_is_a_document_without_passages(index: Index, tmp_path: Path) -> None:
-    """It is not an error, and not read as new each time."""
+@pytest.mark.parametrize("store", STORES)
+def test_an_empty_file_is_a_document_without_passages(
+    tmp_path: Path, tiny_embedder: Embedder, store: str
+) -> None:
+    """It is not an error, however vectors are stored, and not read as new each time."""
+    index = Index.open(tmp_path / "index.sqlite", model=tiny_embedder, store=store)
     (tmp_path / "empty.md").write_text(" \n\n", "utf-8")
     assert index.add(tmp_path / "empty.md").added == 1
     assert index.add(tmp_path / "empty.md").unchanged == 1

@@ -89,7 +89,7 @@ def test_what_is_nearest_in_the_first_bits_holds_the_nearest() -> None:
         for best, products in zip(nearest, queries @ vectors.T, strict=True):
             some = np.argsort(-products)[:10]
             best += zip(products[some], (segment * module.SEGMENT + some).tolist(), strict=True)
-    assert segments * module.SEGMENT // module.SHARE > 100 * module.POOL
+    assert segments * module.SEGMENT > 10 * 100 * module.NEAR
     shares = []
     for query, best in zip(queries, nearest, strict=True):
         true = {chunk for _, chunk in sorted(best, reverse=True)[:10]}
@@ -97,6 +97,13 @@ def test_what_is_nearest_in_the_first_bits_holds_the_nearest() -> None:
         assert (documents == found // module.SEGMENT + 1).all()
         shares.append(len(true & set(found.tolist())) / 10)
     assert np.mean(shares) >= 0.99
+
+
+def test_short_vectors_get_more_candidates() -> None:
+    """For their bits say less, and 60,000 real ones of 384 dimensions need some 200."""
+    assert module.default_candidates(384) > 200
+    assert module.default_candidates(640) == 125
+    assert module.default_candidates(1024) == module.default_candidates(5376) == 100
 
 
 def test_a_narrow_filter_leaves_as_many_as_it_holds(database: Database) -> None:

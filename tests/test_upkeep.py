@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from harrier_edge.store.filters import parse_filters
 from harrier_edge.store.rows import ChunkRow, Part
 from harrier_edge.store.upkeep import backup, check, compact
 from harrier_edge.store.words import parse
-from harrier_edge.vectors import Vectors
+from harrier_edge.vectors import STORES, Vectors
 
 DIMENSION = 8
 MODEL = StoredModel("tiny", "f" * 64, "fp32", DIMENSION, "/packages/tiny")
@@ -83,6 +84,43 @@ def test_compacting_gives_space_back_and_changes_no_answer(tmp_path: Path) -> No
     assert after < before / 3
     assert check(database) == []
     assert database.nearest(vector(12_001), 20) == reader.nearest(vector(12_001), 20) == answer
+
+
+def test_a_reader_that_is_open_follows_a_compact_and_what_comes_after(tmp_path: Path) -> None:
+    """Segments that a compact has emptied hide nothing, nor what takes their place."""
+    database = Database(tmp_path / "index.sqlite", create=MODEL)
+    database.write([part(f"/{i}", list(range(500 * i, 500 * i + 500))) for i in range(20)])
+    reader = Database(database.path)
+    assert len(reader.nearest(vector(1), 5)) == 5  # it holds three segments
+    for i in range(19):
+        database.remove(f"/{i}", "/")
+    compact(database)
+    with database.reading():
+        segments = database.execute("SELECT segment, length(bits) FROM sign_bits").fetchall()
+    assert [bool(length) for _, length in segments] == [False, False, True]
+    database.write([part(f"/new-{i}", list(range(500 * i, 500 * i + 500))) for i in range(20)])
+    for seed in (1, 4321, 9_999):
+        answer = database.nearest(vector(seed), 20, exact=True)
+        assert len(answer) == 20
+        assert reader.nearest(vector(seed), 20) == database.nearest(vector(seed), 20) == answer
+    database.remove("/", "/")
+    compact(database)
+    database.write([part("/again", [1, 2, 3])])  # ids begin again, in a segment that was emptied
+    assert len(reader.nearest(vector(1), 20)) == 3
+    assert check(database) == []
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_sign_bits_can_be_made_anew_from_what_is_stored(tmp_path: Path, store: str) -> None:
+    """They are of the stored vectors, so rebuilding them changes none."""
+    database = Database(tmp_path / "index.sqlite", create=replace(MODEL, store=store))
+    database.write([part(f"/{i}", list(range(50 * i, 50 * i + 50))) for i in range(40)])
+    bits = "SELECT segment, documents, bits FROM sign_bits"
+    before = database.execute(bits).fetchall()
+    with database.writing():
+        database.execute("DELETE FROM sign_bits")
+        database.after_migration(database.model)
+    assert database.execute(bits).fetchall() == before
 
 
 def test_a_backup_is_whole_while_others_write(database: Database, tmp_path: Path) -> None:

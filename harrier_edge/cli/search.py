@@ -52,7 +52,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search and print. No hit is not a failure."""
-    from harrier_edge.store.scan import CANDIDATES
 
     with open_index(args) as index:
         hits = index.search(
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
             min_score=args.min_score,
             filters=args.filter,
             every_chunk=args.all,
-            candidates=CANDIDATES if args.candidates is None else args.candidates,
+            candidates=args.candidates,
             exact=args.exact,
             prompt_name=args.prompt_name,
             task=args.instruct,

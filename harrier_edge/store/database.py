@@ -15,7 +15,7 @@ from harrier_edge.errors import StoreError
 from harrier_edge.store.connection import Connection, StoredModel
 from harrier_edge.store.filters import Filter
 from harrier_edge.store.rows import ChunkRow, Counts, Found, Part, Passage, StoredDocument
-from harrier_edge.store.scan import CANDIDATES, Scan, Scope
+from harrier_edge.store.scan import Scan, Scope, default_candidates
 from harrier_edge.store.segments import Ids, SignBits
 from harrier_edge.store.words import TextQuery, fold
 from harrier_edge.vectors import Vectors, cosines, from_blobs, to_blobs
@@ -114,8 +114,12 @@ class Database(Connection):
             owners: dict[int, tuple[int, Vectors]] = {}  # chunk -> document, vector
             for part in parts:
                 document = self._open_document(part)
+                if not part.chunks:
+                    continue
                 blobs = to_blobs(part.vectors, self.model.store)
-                for chunk, blob, vector in zip(part.chunks, blobs, part.vectors, strict=True):
+                # The bits are of what is stored, so that they can be made anew from it.
+                stored = from_blobs(blobs, self.model.store, self.model.dimension)
+                for chunk, blob, vector in zip(part.chunks, blobs, stored, strict=True):
                     row = self._insert_chunk(document, part.title, chunk, blob)
                     owners[row] = document, vector
             # A later part may have taken the place of an earlier one's document.
@@ -221,15 +225,15 @@ class Database(Connection):
         vector: Vectors,
         limit: int,
         *,
-        candidates: int = CANDIDATES,
+        candidates: int | None = None,
         exact: bool = False,
         within: Filter | None = None,
         text: TextQuery | None = None,
     ) -> list[Found]:
         """The `limit` chunks with the highest cosine to `vector` (dimension,) float32, best first.
 
-        Their sign bits choose at least `candidates` of them, whose stored vectors are then
-        compared; `exact` compares all. `within` and the required and excluded words of `text`
+        Their sign bits choose at least `candidates` of them, by default `default_candidates`, whose
+        stored vectors are then compared; `exact` compares all. `within` and the required and excluded words of `text`
         limit what is looked at. Equal scores come in the order of ids.
         """
         vector = np.asarray(vector, np.float32)
@@ -244,7 +248,7 @@ class Database(Connection):
                 for chunks, documents, vectors in self._all_vectors(self.model, scope):
                     found += _best(chunks, documents, cosines(vectors, vector), limit)
         else:
-            count = max(candidates, 2 * limit)
+            count = max(candidates or default_candidates(self.model.dimension), 2 * limit)
             chunks, documents = self._scan.candidates(vector, count, scope)
             with self.reading():
                 chunks, vectors, documents = self._stored(chunks, documents)

@@ -21,9 +21,10 @@ from harrier_edge.vectors import Vectors, Words, rotate, sign_products, sign_wor
 
 SEGMENT = 4096  # slots of a segment, which is stored and read as a whole
 BLOCK = 16 * SEGMENT  # slots that are scanned in one go: half a megabyte for each word
-CANDIDATES = 100  # that are scored by their whole vectors, unless more are asked for
-FIRST_WORDS = 4  # that all rows are compared in
+FIRST_WORDS = 4  # that all rows are compared in, unless they have
+FEW_WORDS = 6  # or fewer, which are then compared at once
 SHARE = 64  # one of so many rows is compared in all words, and at least
+NEAR = 64  # rows for each candidate
 POOL = 16  # rows that are ordered by products, for each candidate
 SAMPLE = 4096  # rows from which the pool's distance is guessed
 GATHERED = 0.25  # a filter that keeps less than this share has its rows gathered first
@@ -53,6 +54,16 @@ class Scope:
         return found
 
 
+def default_candidates(dimension: int) -> int:
+    """How many are scored by their whole vectors, unless another number is asked for.
+
+    Fewer bits say less, so there are more where vectors are short: 125 of 640 dimensions, 208 of
+    384. On 60,000 real passages of 384 dimensions 100 find 0.966 of the true ten nearest, 208
+    find 0.997.
+    """
+    return max(100, 80_000 // dimension)
+
+
 class Scan:
     """Segments of sign bits, each with the document of every slot, 0 where there is none.
 
@@ -63,18 +74,19 @@ class Scan:
     def __init__(self, dimension: int) -> None:
         self._words = -(-dimension // 64)
         self._lock = threading.Lock()
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget all segments."""
         self._blocks: list[Words] = []
         self._segments: list[int] = []
         self._documents = np.zeros(0, np.uint32)
-        self.state = (0, 0)  # the last change that was taken in, and the number of segments
+        self.state = 0  # the last change that was taken in
 
     def put(self, segment: int, documents: bytes, bits: bytes) -> None:
-        """Take a segment in, or take what it holds now."""
+        """Take a segment in, or take what it holds now; nothing where it is empty."""
         with self._lock:
+            if not documents:
+                if segment in self._segments:
+                    place = self._segments.index(segment)
+                    self._documents[place * SEGMENT :][:SEGMENT] = 0
+                return
             if segment in self._segments:
                 place = self._segments.index(segment)
             else:
@@ -107,7 +119,8 @@ class Scan:
         rotated = rotate(query[None])[0]
         bits = sign_words(rotated[None])[0]
         with self._lock:
-            rows = self._near(bits[:FIRST_WORDS], count * POOL, scope)
+            first = FIRST_WORDS if self._words > FEW_WORDS else self._words
+            rows = self._near(bits[:first], count * NEAR, scope)
             pool = rows[_smallest(_hamming(self._gather(rows, self._words), bits), count * POOL)]
             products = sign_products(self._gather(pool, self._words).T, rotated)
             best = pool[np.lexsort((pool, -products))[:count]]

@@ -44,20 +44,18 @@ class SignBits:
 
     def refresh(self, scan: Scan) -> None:
         """Bring `scan` up to what is committed: only the segments that have changed are read."""
-        last, count = self._connection.execute(
-            "SELECT ifnull(max(change), 0), count(*) FROM sign_bits"
+        (last,) = self._connection.execute(
+            "SELECT ifnull(max(change), 0) FROM sign_bits"
         ).fetchone()
-        if (last, count) == scan.state:
+        if last == scan.state:
             return
-        if count < scan.state[1]:  # it was made anew
-            scan.clear()
         rows = self._connection.execute(
             "SELECT segment, documents, bits FROM sign_bits WHERE change > ? ORDER BY segment",
-            (scan.state[0],),
+            (scan.state,),
         )
         for segment, documents, bits in rows:
             scan.put(segment, documents, bits)
-        scan.state = (last, count)
+        scan.state = last
 
     def owners(self) -> dict[int, int]:
         """Every chunk that has bits, with its document."""
@@ -71,29 +69,35 @@ class SignBits:
             found |= zip(ids, owners[slots].tolist(), strict=True)
         return found
 
-    def drop_empty(self) -> None:
-        """Give back segments without a chunk, within the caller's transaction.
+    def empty(self) -> None:
+        """Give back the bytes of segments without a chunk, within the caller's transaction.
 
-        The one that changed last stays: changes are counted on from it, and a count that came
-        again would tell other processes that nothing has changed.
+        Their rows stay and count as changed, so that other processes take it in.
         """
         rows = self._connection.execute(
-            """
-            SELECT segment, documents FROM sign_bits
-            WHERE change < (SELECT max(change) FROM sign_bits)
-            """
+            "SELECT segment, documents FROM sign_bits WHERE documents <> x''"
         ).fetchall()
         for segment, documents in rows:
             if not documents.strip(b"\0"):
-                self._connection.execute("DELETE FROM sign_bits WHERE segment = ?", (segment,))
+                self._connection.execute(
+                    """
+                    UPDATE sign_bits SET documents = x'', bits = x'',
+                        change = (SELECT max(change) + 1 FROM sign_bits)
+                    WHERE segment = ?
+                    """,
+                    (segment,),
+                )
 
     def _make(self, segment: int) -> None:
-        """Count a change of a segment, which is made where there is none."""
+        """Count a change of a segment, which is made where there is none or it is empty."""
         self._connection.execute(
             """
             INSERT INTO sign_bits (segment, change, documents, bits)
             VALUES (?1, (SELECT ifnull(max(change), 0) + 1 FROM sign_bits), ?2, zeroblob(?3))
-            ON CONFLICT (segment) DO UPDATE SET change = excluded.change
+            ON CONFLICT (segment) DO UPDATE SET
+                change = excluded.change,
+                documents = iif(documents = x'', excluded.documents, documents),
+                bits = iif(documents = x'', excluded.bits, bits)
             """,
             (segment, bytes(4 * SEGMENT), 8 * SEGMENT * self._words),
         )

@@ -87,7 +87,7 @@ def compact(database: Database) -> tuple[int, int]:
     before = database.path.stat().st_size
     with database.writing():
         database.execute("INSERT INTO words (words) VALUES ('optimize')")
-        database.sign_bits.drop_empty()
+        database.sign_bits.empty()
     with database.reading():
         database.execute("VACUUM")
         database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
