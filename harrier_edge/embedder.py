@@ -83,6 +83,7 @@ class Embedder:
             layers=package.layers,
             packed=packed_graphs(package) if not providers else None,
             padding=manifest.padding,
+            vocab_size=manifest.vocab_size,
             threads=_threads(threads),
             providers=providers,
         )

@@ -124,7 +124,7 @@ def default_package(precision: str | None = None) -> Path:
     settings = read_settings()
     if settings.model:
         return find_package(settings.model, precision or settings.precision)
-    pulled = [folder for folder in all_packages() if precision in (None, folder.name)]
+    pulled = [folder for folder in pulled_packages() if precision in (None, folder.name)]
     if len(pulled) == 1:
         return pulled[0]
     if pulled:
@@ -149,6 +149,16 @@ def installed_packages(name: str) -> list[Path]:
 
 
 def all_packages() -> list[Path]:
+    """The folders of the built-in package and of all in the cache, sorted."""
+    return [_built_in(), *pulled_packages()]
+
+
+def is_built_in(folder: Path) -> bool:
+    """Whether a package came with the installation, so that it cannot be removed or pulled."""
+    return folder.resolve() == _built_in().resolve()
+
+
+def pulled_packages() -> list[Path]:
     """The folders of all packages in the cache, sorted."""
     found = (path.parent for path in _models().glob(f"*/*/*/{MANIFEST_NAME}"))
     return sorted(folder for folder in found if not folder.name.startswith("."))  # half removed

@@ -55,6 +55,7 @@ class Session:
         packed: PackedGraphs | None = None,
         one_pass_tokens: int = LONG_TEXT_TOKENS,
         padding: bool = True,
+        vocab_size: int | None = None,
         threads: int | None = None,
         providers: Sequence[str] | None = None,
     ) -> None:
@@ -64,11 +65,11 @@ class Session:
         through it, and `model` is loaded when several come at once. `layers` are its graphs of
         single layers, if it has them: on a CPU, texts of more than `one_pass_tokens` go through
         these, with the bits of one pass. `packed` are the same graphs over mapped weights, for the
-        CPU. Without `padding`, only texts of one length share a
-        batch. `providers` are ONNX Runtime's, with or without "ExecutionProvider" (default: CPU).
-        Raises UsageError for a provider that is not installed or a thread count below 1, and
-        PackageError for a graph that does not load, or has other inputs, output or dimension than
-        a package's.
+        CPU. Without `padding`, only texts of one length share a batch. Token ids from `vocab_size`
+        on are refused. `providers` are ONNX Runtime's, with or without "ExecutionProvider"
+        (default: CPU). Raises UsageError for a provider that is not installed or a thread count
+        below 1, and PackageError for a graph that does not load, or has other inputs, output or
+        dimension than a package's.
         """
         self._threads = available_cores() if threads is None else threads
         if self._threads < 1:
@@ -88,6 +89,7 @@ class Session:
         self.dimension = dimension
         self._pad_token = pad_token
         self._padding = padding
+        self._vocab_size = vocab_size
         self._all_threads()
 
     def _open(self, model: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
@@ -126,12 +128,25 @@ class Session:
         Shorter texts are padded on the right, which their vectors do not see; where they might,
         texts of other lengths are run one after the other.
         """
+        self._refuse_unknown(batch)
         if self._layers and max(map(len, batch)) > self._one_pass_tokens:
             return np.concatenate([self._alone(text) for text in batch])
         session = self._all_threads()
         if not self._query:
             return self._run(session, batch)
         return np.concatenate([self._alone(text) for text in batch])
+
+    def _refuse_unknown(self, texts: Sequence[Sequence[int]]) -> None:
+        """Raise PackageError for token ids beyond the table, which ONNX Runtime may read past."""
+        if self._vocab_size is None or not texts:
+            return
+        largest = max(map(max, texts))
+        if largest >= self._vocab_size:
+            raise PackageError(
+                f"{self._model}: a text has the token {largest}, and the model's table has "
+                f"{self._vocab_size} rows. Its tokenizer is of another model: export or pull the "
+                "package again."
+            )
 
     def _alone(self, text: Sequence[int]) -> Vectors:
         """Embed one text by itself."""
@@ -162,6 +177,7 @@ class Session:
             and list(text[:start]) == list(beginning)
         ):
             return None
+        self._refuse_unknown([text])
         session = self._all_threads()
         vectors: Vectors
         past = self._kept(tuple(beginning))
@@ -206,6 +222,7 @@ class Session:
         for one thread. `batch_size` limits the texts of a batch; `on_texts` is told how many more
         are done. Vectors are the same to the last bit as those of `run`.
         """
+        self._refuse_unknown(texts)
         vectors = np.empty((len(texts), self.dimension), np.float32)
         batches = list(token_batches([len(text) for text in texts], batch_size, self._padding))
         # One text alone, and a long one for the memory that it takes, has all threads.

@@ -11,8 +11,8 @@ from harrier_edge.errors import SpecError
 
 # Written into new manifests. A format is raised when manifests get a table or key that older
 # releases do not know; what they have known stays readable.
-MANIFEST_FORMAT = 3
-READABLE_FORMATS = (1, 2, 3)
+MANIFEST_FORMAT = 4
+READABLE_FORMATS = (1, 2, 3, 4)
 FAITHFUL = 0.998  # the mean cosine from which on a package can stand for the original model
 MANIFEST_NAME = "manifest.toml"
 
@@ -106,6 +106,7 @@ class Precision(Table, frozen=True):
     name: str
     linear: str
     embedding: str
+    calibrated: bool | None = None  # by real text; absent where that is no choice; since format 4
 
 
 class Parity(Table, frozen=True):
@@ -156,6 +157,7 @@ class PackageManifest(Table, frozen=True):
     # Whether a text has the same vector beside longer ones, padded, as alone; since format 3.
     padding: bool = True
     sample: Sample | None = None  # since format 3
+    vocab_size: int | None = None  # rows of the embedding table; since format 4
 
 
 class ManifestFormat(msgspec.Struct):

@@ -12,7 +12,7 @@ import pytest
 from harrier_edge.archive import install, write_archive
 from harrier_edge.cli import main
 from harrier_edge.errors import PackageError, UsageError
-from harrier_edge.package import all_packages, find_package, open_package, sha256_of
+from harrier_edge.package import find_package, open_package, pulled_packages, sha256_of
 from harrier_edge.places import cache_folder
 from harrier_edge.spec import MANIFEST_NAME
 
@@ -42,7 +42,7 @@ def test_a_package_goes_to_another_machine(
     for name in open_package(tiny_package).manifest.files:
         assert sha256_of(place / name) == sha256_of(tiny_package / name)
     assert install(tiny_package) == place  # a folder as well, in the place of the same package
-    assert all_packages() == [place]
+    assert pulled_packages() == [place]
 
 
 def test_the_command_writes_a_new_file_only(tiny_package: Path, archive: Path) -> None:
@@ -162,4 +162,4 @@ def test_a_cut_archive_is_refused(archive: Path, part: float) -> None:
     archive.write_bytes(data[: int(part * len(data))])
     with pytest.raises(PackageError):
         install(archive)
-    assert all_packages() == []
+    assert pulled_packages() == []

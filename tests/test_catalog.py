@@ -11,7 +11,7 @@ from harrier_edge import catalog
 from harrier_edge.errors import ModelNotFoundError
 
 MODELS = Path(__file__).parents[1] / "models"
-NAMES = ["harrier-0.6b", "harrier-270m", "harrier-27b"]
+NAMES = ["bitnet-0.6b", "bitnet-270m", "harrier-0.6b", "harrier-270m", "harrier-27b"]
 
 
 def test_names_are_those_of_the_shipped_files() -> None:
@@ -65,7 +65,7 @@ def test_every_model_has_a_card(name: str) -> None:
     spec = catalog.load(name)
     assert card.startswith(f"# {spec.title}\n")
     assert spec.source.repository in card
-    assert spec.source.revision in card
+    assert (spec.source.revision or "name one with `--revision`") in card
     assert str(spec.mteb_v2_multilingual) in card
     assert f"--model {name}" in card
     for heading in ("Prompts", "Quality", "Traps", "Precision", "Exporting"):

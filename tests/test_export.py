@@ -331,6 +331,21 @@ def test_a_sound_tokenizer_is_not_touched(tiny_gemma: Path, tmp_path: Path) -> N
     assert written.encode("a long word").ids == tokenizer.encode("a long word").ids
 
 
+def test_added_tokens_without_a_row_are_taken_out(tiny_gemma: Path, tmp_path: Path) -> None:
+    """Their names become plain text, as Gemma's sign for images does in a model without a row."""
+    tokenizer = Tokenizer.from_file(str(tiny_gemma / "tokenizer.json"))
+    rows = tokenizer.get_vocab_size()
+    tokenizer.add_special_tokens(["<image>"])
+    tokenizer.save(str(tmp_path / "wide.json"))
+    assert tokenizer.encode("an <image>").ids[-2] == rows
+    write_tokenizer(tmp_path / "wide.json", tmp_path / "out.json", 1, rows)
+    written = Tokenizer.from_file(str(tmp_path / "out.json"))
+    assert max(written.encode("an <image>").ids) < rows
+    assert written.encode("a falcon").ids == tokenizer.encode("a falcon").ids
+    with pytest.raises(CheckpointError, match=f"table has {rows - 1} rows"):
+        write_tokenizer(tmp_path / "wide.json", tmp_path / "out.json", 1, rows - 1)
+
+
 @pytest.mark.parametrize(
     ("content", "final", "message"),
     [
@@ -347,6 +362,14 @@ def test_a_tokenizer_of_another_model_is_named(
     source.write_text(content or (tiny_gemma / "tokenizer.json").read_text("utf-8"), "utf-8")
     with pytest.raises(CheckpointError, match=message):
         write_tokenizer(source, tmp_path / "out.json", final)
+
+
+def test_the_manifest_says_whether_real_text_was_asked(tiny_gemma: Path, tmp_path: Path) -> None:
+    """Of int8 with and without calibration, and of fp32, where there is no choice."""
+    for name, calibrate, wanted in (("int8", False, False), ("fp32", True, None)):
+        options = ExportOptions(precision=name, calibrate=calibrate, verify=False)
+        manifest = export(tiny_gemma, tmp_path / name, options).manifest
+        assert manifest.precision.calibrated is wanted
 
 
 def test_a_poor_package_is_refused_unless_allowed(

@@ -16,7 +16,7 @@ from standins.mutations import mutate, rehash
 from harrier_edge.archive import install
 from harrier_edge.errors import ModelError, PackageError
 from harrier_edge.graphs import check_graph
-from harrier_edge.package import all_packages, open_package
+from harrier_edge.package import open_package, pulled_packages
 
 
 def sizes(package: Path) -> dict[str, int]:
@@ -150,7 +150,7 @@ def test_a_package_that_crashes_its_process_is_refused(
     monkeypatch.setattr(sys, "executable", str(crash))
     with pytest.raises(PackageError, match="signal 11"):
         install(tiny_package)
-    assert all_packages() == []
+    assert pulled_packages() == []
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "query.onnx"])
@@ -161,4 +161,4 @@ def test_a_package_that_does_not_load_is_refused(own_package: Path, name: str) -
     rehash(own_package, name)
     with pytest.raises(PackageError, match=r"when it is loaded \(exit code 1: .*Idontity"):
         install(own_package)
-    assert all_packages() == []
+    assert pulled_packages() == []

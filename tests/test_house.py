@@ -38,14 +38,14 @@ FLOORS = {
         {"__main__"},
     ),
     "harrier_export": (
-        {"journal", "tasks", "rewriting", "texts", "reference", "tokenizer", "smoothing"}
-        | {"rounding"},
+        {"journal", "tasks", "rewriting", "texts", "tokenizer", "smoothing", "rounding"},
         {"folder", "weights"},
         {"graph", "checkpoint", "compiled_tokenizer"},
-        {"precision", "sentence_model", "sentence_transformers"},
+        {"precision", "reference", "sentence_model", "sentence_transformers"},
         {"architectures", "traced"},
         {"calibrate", "layers", "parity", "past"},
         {"sample"},
+        {"manifest"},
         {"package"},
         {"via_optimum"},
     ),

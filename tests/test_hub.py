@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from standins.hub import FakeHub, Fault, fake_hub
+from standins.random_checkpoint import random_checkpoint, tiny_gemma3, tiny_tokenizer
 
 from harrier_edge import hub
 from harrier_edge.cli import main
@@ -297,6 +298,24 @@ def test_a_package_is_pulled_as_it_is(server: FakeHub, tiny_package: Path) -> No
     assert main(["pull", NAME, "--revision", COMMIT, "-q", "--precision", "int4"]) == 2
 
 
+def test_a_model_that_is_not_pinned_asks_for_a_revision(
+    server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With one, its checkpoint is held to the catalogue's shape."""
+    assert main(["pull", "bitnet-270m"]) == 2
+    assert "no revision of it is known here. Name a commit with --revision" in (
+        capsys.readouterr().err
+    )
+    assert server.requests == []
+    tokenizer = tiny_tokenizer(tmp_path / "tokenizer.json")
+    checkpoint = random_checkpoint(
+        tmp_path / "bitnet", config=tiny_gemma3(), tokenizer=tokenizer, bitnet=True
+    )
+    server.add("microsoft/bitnet-embedding-270m", checkpoint)
+    assert main(["pull", "bitnet-270m", "--revision", COMMIT, "--precision", "ternary"]) == 1
+    assert "shape.hidden_size is 64; bitnet-270m has 640" in capsys.readouterr().err
+
+
 def test_models_lists_verifies_and_removes(
     server: FakeHub,
     tiny_package: Path,
@@ -312,7 +331,8 @@ def test_models_lists_verifies_and_removes(
     assert main(["add", "-q", "-m", NAME, str(tmp_path / "a.md")]) == 0
     capsys.readouterr()
     assert main(["models", "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)
+    built_in, row = json.loads(capsys.readouterr().out)
+    assert (built_in["model"], built_in["revision"]) == ("kestrel", "built in")
     assert (row["model"], row["precision"], row["error"]) == (NAME, "fp32", None)
     assert row["used_by"] == [str(tmp_path / "index.sqlite")]
     assert main(["models", "verify"]) == 0
@@ -326,6 +346,9 @@ def test_models_lists_verifies_and_removes(
     assert main(["models", "remove", NAME, "--force"]) == 0
     assert installed_packages(NAME) == []
     assert main(["models", "remove", NAME]) == 1
+    assert main(["models", "remove", "kestrel", "--force"]) == 2
+    assert "cannot be removed" in capsys.readouterr().err
+    assert main(["models", "verify", "kestrel"]) == 0
 
 
 NO_SOCKETS = """

@@ -47,6 +47,20 @@ def test_a_vector_does_not_depend_on_its_company(
     assert np.array_equal(session.run([batch[i] for i in order]), together[order])
 
 
+def test_a_token_without_a_row_is_refused(tiny_package: Path) -> None:
+    """Before ONNX Runtime, which reads past the end of a quantized table, is given any."""
+    query = tiny_package / "query.onnx"
+    wrong = [2, 5, 9, 384, 1]
+    session = Session(
+        tiny_package / "model.onnx", dimension=64, pad_token=0, vocab_size=384, query=query
+    )
+    for embed in (session.run, session.run_many, lambda batch: session.run_after([2, 5], batch[0])):
+        with pytest.raises(PackageError, match="has the token 384, and the model's table has 384"):
+            embed([wrong])
+    manifest = read_table(tiny_package / MANIFEST_NAME, PackageManifest)
+    assert manifest.vocab_size == 384
+
+
 @pytest.fixture(
     scope="module",
     params=[*(("tiny_gemma", name) for name in PRECISIONS), ("tiny_qwen", "int8")],

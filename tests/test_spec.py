@@ -8,6 +8,7 @@ from functools import reduce
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from harrier_edge.errors import SpecError
@@ -15,7 +16,8 @@ from harrier_edge.spec import Attention, ModelSpec, Shape, Tokens, read_table
 
 ROOT = Path(__file__).parents[1]
 MODELS = ROOT / "models"
-NAMES = ("harrier-0.6b", "harrier-270m", "harrier-27b")
+HARRIERS = ("harrier-0.6b", "harrier-270m", "harrier-27b")
+NAMES = (*HARRIERS, "bitnet-0.6b", "bitnet-270m")
 PUBLISHED_06B = ROOT.parent / "shared" / "facts" / "harrier-0.6b"
 
 needs_published_files = pytest.mark.skipif(
@@ -145,6 +147,19 @@ def test_the_source_is_pinned(name: str, repository: str, revision: str, base: s
     assert (source.repository, source.revision, source.adapted_from) == (repository, revision, base)
 
 
+@pytest.mark.parametrize("size", ["270m", "0.6b"])
+def test_a_bitnet_is_its_sibling_not_pinned_yet(size: str) -> None:
+    """The same shape, no revision and no hashes; what nobody has read of it is marked."""
+    bitnet, harrier = shipped(f"bitnet-{size}"), shipped(f"harrier-{size}")
+    assert bitnet.source.repository == f"microsoft/bitnet-embedding-{size}"
+    assert (bitnet.source.revision, bitnet.source.files) == ("", {})
+    parameters = bitnet.shape.parameters
+    assert bitnet.shape == msgspec.structs.replace(harrier.shape, parameters=parameters)
+    assert bitnet.tokens == harrier.tokens
+    assert "prompts" in bitnet.inferred
+    assert bitnet.mteb_v2_multilingual < harrier.mteb_v2_multilingual
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_what_all_models_share(name: str) -> None:
     """Licence, languages, name, and an embedding as wide as the hidden state."""
@@ -199,7 +214,7 @@ def test_weights_and_tokenizers_have_their_hashes() -> None:
 )
 def test_files_that_all_sizes_share_have_one_record(file: str) -> None:
     """The files that are the same in all sizes have the same record in all sizes."""
-    records = [shipped(name).source.files[file] for name in NAMES]
+    records = [shipped(name).source.files[file] for name in HARRIERS]
     assert records[0].sha256 is not None
     assert records == [records[0]] * 3
 

@@ -135,6 +135,10 @@ class Checkpoint:
             )
         return value
 
+    def has(self, name: str) -> bool:
+        """Whether there is a tensor `name`."""
+        return self._prefix + name in self._tensors
+
     def tensor(self, name: str, *shape: int) -> Tensor:
         """The tensor `name`, which the config says has `shape`. Raises CheckpointError."""
         name = self._prefix + name
@@ -153,6 +157,12 @@ class Checkpoint:
         if self._hashing:
             self._hash(self._hashing, tensor.path.name)
         return tensor
+
+    def ending_in(self, end: str) -> dict[str, Tensor]:
+        """The tensors whose names end in `end`, by name."""
+        found = {name: t.shape for name, t in self._tensors.items() if name.endswith(end)}
+        bare = {name.removeprefix(self._prefix): shape for name, shape in found.items()}
+        return {name: self.tensor(name, *shape) for name, shape in bare.items()}
 
     def refuse_unused(self, ignored: Callable[[str], bool]) -> None:
         """Raise UnsupportedModelError where a tensor was neither used nor is `ignored`."""

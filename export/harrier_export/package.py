@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
-import tomli_w
 
 from harrier_edge import catalog
 from harrier_edge.errors import CheckpointError, ExportError, UsageError
 from harrier_edge.package import MODEL, MODEL_DATA, TOKENIZER, sha256_of
-from harrier_edge.spec import (
-    MANIFEST_FORMAT,
-    MANIFEST_NAME,
-    ModelSpec,
-    PackageFile,
-    PackageManifest,
-    Precision,
-    Tokens,
-)
+from harrier_edge.spec import MANIFEST_FORMAT, ModelSpec, PackageManifest, Tokens
 from harrier_edge.tokens import Tokenizer
 from harrier_export import reference
 from harrier_export.architectures import architecture_of
@@ -34,10 +24,16 @@ from harrier_export.compiled_tokenizer import compile_tokenizer
 from harrier_export.folder import whole_or_nothing
 from harrier_export.graph import GraphBuilder
 from harrier_export.layers import write_layer_graphs
+from harrier_export.manifest import (
+    LICENCE_FILES,
+    NO_LICENCE,
+    copy_files,
+    finish_package,
+    tool_versions,
+)
 from harrier_export.parity import check_floor, measure_parity
 from harrier_export.past import write_query_graph
-from harrier_export.precision import PrecisionFormat, precision_format
-from harrier_export.sample import take_sample
+from harrier_export.precision import PrecisionFormat, precision_format, ternary_format
 from harrier_export.sentence_transformers import (
     SentenceConfig,
     document_prompt,
@@ -49,9 +45,7 @@ from harrier_export.tokenizer import write_tokenizer, write_tokenizer_config
 from harrier_export.weights import MAX_FILE_BYTES, WeightFiles, WeightPlan, Weights
 
 CONFIG = "config.json"
-LICENCE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE")
 CALIBRATION_TEXT_TOKENS = 512
-VERSIONS = ("harrier-edge", "onnx", "onnxruntime", "numpy")
 _BESIDE_WEIGHTS = 10**8  # bytes, about, of graphs and tokenizers
 MAX_TOKENS = 32768  # what Harrier's cards give, also where the config says more
 
@@ -120,16 +114,8 @@ def export(
         )
     source = Checkpoint(checkpoint)
     architecture = architecture_of(source.config)
-    decoder = architecture.read(source.config)
-    form = precision_format(
-        options.precision,
-        layers=len(decoder.layers),
-        layer_parameters=decoder.layer_parameters,
-        block_size=options.block_size,
-        asymmetric=options.asymmetric,
-        embedding=options.embedding,
-        embedding_block_size=options.embedding_block_size,
-    )
+    decoder = architecture.decoder(source)
+    form = _format(decoder, options)
     sentence = read_sentence_config(source)
     spec = catalog.load(options.model) if options.model else None
     if spec:
@@ -150,7 +136,7 @@ def export(
         write(plan, None)
         _check_room(target, plan.nbytes, folder)
         repaired = write_tokenizer(
-            source.folder / TOKENIZER, folder / TOKENIZER, decoder.final_token
+            source.folder / TOKENIZER, folder / TOKENIZER, decoder.final_token, decoder.vocab_size
         )
         compiled = compile_tokenizer(folder, decoder.final_token)
         calibration = None
@@ -183,14 +169,12 @@ def export(
             )
             if not options.allow_poor:
                 check_floor(parity, form.floor, form.name)
-        files = package_files(folder, weights.digests)
-        manifest = msgspec.structs.replace(
-            manifest, parity=parity, files=files, compiled_tokenizer=compiled
+        manifest = finish_package(
+            folder,
+            msgspec.structs.replace(manifest, parity=parity, compiled_tokenizer=compiled),
+            weights.digests,
+            sample=options.verify is not False,
         )
-        write_manifest(folder, manifest)
-        if options.verify is not False:
-            manifest = msgspec.structs.replace(manifest, sample=take_sample(folder))
-            write_manifest(folder, manifest)
     return ExportResult(target, manifest, repaired)
 
 
@@ -199,8 +183,7 @@ def _identity(source: Checkpoint, options: ExportOptions) -> str:
     texts = [options.calibration] if options.calibration else []
     files = [path.stat() for path in (*source.weight_files, *texts)]
     made_of = [(stat.st_size, stat.st_mtime_ns, stat.st_ino) for stat in files]
-    versions = [importlib.metadata.version(name) for name in VERSIONS]
-    told = repr((source.folder.resolve(), source.config, made_of, versions, options))
+    told = repr((source.folder.resolve(), source.config, made_of, tool_versions(), options))
     return hashlib.sha256(told.encode()).hexdigest()
 
 
@@ -215,9 +198,23 @@ def _check_room(target: Path, nbytes: int, folder: Path) -> None:
         )
 
 
-def write_manifest(folder: Path, manifest: PackageManifest) -> None:
-    """Write the manifest of the package in `folder`."""
-    (folder / MANIFEST_NAME).write_text(tomli_w.dumps(msgspec.to_builtins(manifest)), "utf-8")
+def _format(decoder: Decoder, options: ExportOptions) -> PrecisionFormat:
+    """The precision that the options ask for. Raises UsageError."""
+    if decoder.normed_inputs:
+        return ternary_format(
+            options.precision,
+            embedding=options.embedding,
+            embedding_block_size=options.embedding_block_size,
+        )
+    return precision_format(
+        options.precision,
+        layers=len(decoder.layers),
+        layer_parameters=decoder.layer_parameters,
+        block_size=options.block_size,
+        asymmetric=options.asymmetric,
+        embedding=options.embedding,
+        embedding_block_size=options.embedding_block_size,
+    )
 
 
 def _check_against(
@@ -241,19 +238,19 @@ def _check_against(
             )
     shape = spec.shape
     pairs = {
-        "model_type": (source.config["model_type"], shape.architecture),
-        "hidden_size": (decoder.hidden_size, shape.hidden_size),
-        "layers": (len(decoder.layers), shape.layers),
-        "heads": (decoder.heads, shape.heads),
-        "kv_heads": (decoder.kv_heads, shape.kv_heads),
-        "head_dim": (decoder.head_dim, shape.head_dim),
-        "intermediate_size": (decoder.intermediate_size, shape.intermediate_size),
-        "vocab_size": (decoder.vocab_size, shape.vocab_size),
-        "final token": (decoder.final_token, spec.tokens.final),
+        "shape.architecture": (source.config["model_type"], shape.architecture),
+        "shape.hidden_size": (decoder.hidden_size, shape.hidden_size),
+        "shape.layers": (len(decoder.layers), shape.layers),
+        "shape.heads": (decoder.heads, shape.heads),
+        "shape.kv_heads": (decoder.kv_heads, shape.kv_heads),
+        "shape.head_dim": (decoder.head_dim, shape.head_dim),
+        "shape.intermediate_size": (decoder.intermediate_size, shape.intermediate_size),
+        "shape.vocab_size": (decoder.vocab_size, shape.vocab_size),
+        "tokens.final": (decoder.final_token, spec.tokens.final),
         "prompts": (sentence.prompts or spec.prompts, spec.prompts),
     }
     for what, (seen, wanted) in pairs.items():
-        if seen != wanted and f"shape.{what}" not in spec.inferred:
+        if seen != wanted and what not in spec.inferred:
             raise CheckpointError(
                 f"{source.folder}: {what} is {seen}; {spec.name} has {wanted}. "
                 "Choose the right --model, or export without it."
@@ -274,7 +271,7 @@ def _manifest(
         format=MANIFEST_FORMAT,
         name=options.name or (spec.name if spec else source.folder.resolve().name),
         architecture=source.config["model_type"],
-        licence=spec.licence if spec else "see the checkpoint",
+        licence=spec.licence if spec else NO_LICENCE,
         fingerprint=fingerprint,
         dimension=decoder.hidden_size,
         tokens=Tokens(
@@ -290,11 +287,10 @@ def _manifest(
         prompts=prompts,
         query_prompt=query_prompt(prompts, sentence.default_prompt),
         document_prompt=document_prompt(prompts),
-        precision=Precision(
-            name=form.name, linear=form.linear_description, embedding=form.embedding.description
-        ),
+        precision=form.recorded(calibrated=options.calibrate if form.calibrated else None),
         files={},
-        versions={name: importlib.metadata.version(name) for name in VERSIONS},
+        versions=tool_versions(),
+        vocab_size=decoder.vocab_size,
         repository=spec.source.repository if spec else "",
         revision=spec.source.revision if spec else "",
     )
@@ -304,9 +300,7 @@ def _write_companions(
     source: Checkpoint, folder: Path, manifest: PackageManifest, spec: ModelSpec | None
 ) -> None:
     """Licence, and the small files by which transformers, txtai and their like load the package."""
-    for name in (CONFIG, *LICENCE_FILES):
-        if (source.folder / name).is_file():
-            shutil.copyfile(source.folder / name, folder / name)
+    copy_files(source.folder, folder, (CONFIG, *LICENCE_FILES))
     if spec and not any((folder / name).exists() for name in LICENCE_FILES):
         (folder / "LICENSE").write_text(catalog.licence_text(spec.name), "utf-8")
     write_tokenizer_config(folder, manifest.tokens)
@@ -320,13 +314,3 @@ def _calibration_tokens(folder: Path, decoder: Decoder, own: Path | None) -> lis
         max_tokens=min(CALIBRATION_TEXT_TOKENS, decoder.max_positions),
     )
     return [text.ids for text in tokenizer.encode(calibration_texts(own))]
-
-
-def package_files(folder: Path, known: dict[str, str]) -> dict[str, PackageFile]:
-    """Size and sha256 of every file; `known` has the digests that were made while writing."""
-    return {
-        path.name: PackageFile(
-            sha256=known.get(path.name) or sha256_of(path), size=path.stat().st_size
-        )
-        for path in sorted(folder.iterdir())
-    }

@@ -16,15 +16,21 @@ CONFIG = "tokenizer_config.json"
 _TYPE = 0
 
 
-def write_tokenizer(source: Path, target: Path, final_token: int) -> bool:
+def write_tokenizer(
+    source: Path, target: Path, final_token: int, vocab_size: int | None = None
+) -> bool:
     """Copy tokenizer.json from `source` to `target`; say whether it had to be repaired.
 
     Truncation and padding are taken out, since a tokenizer that cuts does so in silence. Where no
-    final token is appended, the post-processor is extended by one. Raises CheckpointError where
-    the file is no tokenizer, or ends inputs with another special token.
+    final token is appended, the post-processor is extended by one. Added tokens from `vocab_size`
+    on, for which the model's table has no row, are taken out, so that their names are read as any
+    other text: Gemma's tokenizer has one for images that its 270M cannot embed. Raises
+    CheckpointError where the file is no tokenizer, ends inputs with another special token, or
+    makes others that have no row.
     """
     try:
         data = json.loads(source.read_bytes())
+        _drop_added(data, vocab_size)
         tokenizer = Tokenizer.from_str(json.dumps(data))
     except OSError as error:
         raise CheckpointError(f"{source}: {error.strerror}; wanted the fast tokenizer.") from error
@@ -34,6 +40,12 @@ def write_tokenizer(source: Path, target: Path, final_token: int) -> bool:
     if final is None:
         raise CheckpointError(
             f"{source}: has no token {final_token}, with which config.json says inputs end."
+        )
+    largest = max(tokenizer.get_vocab().values())
+    if vocab_size is not None and largest >= vocab_size:
+        raise CheckpointError(
+            f"{source}: makes tokens up to {largest}, but the model's table has {vocab_size} rows. "
+            "Use the model's own tokenizer."
         )
     data["truncation"] = data["padding"] = None
     appended = _appended(tokenizer)
@@ -65,6 +77,18 @@ def write_tokenizer_config(folder: Path, tokens: Tokens) -> None:
         **{name: tokenizer.id_to_token(i) for name, i in ids.items() if i is not None},
     }
     (folder / CONFIG).write_text(json.dumps(config, ensure_ascii=False, indent=2), "utf-8")
+
+
+def _drop_added(data: dict[str, Any], vocab_size: int | None) -> None:
+    """Take the added tokens from `vocab_size` on out of a tokenizer.json."""
+    added = data.get("added_tokens") or []
+    names = {token["content"] for token in added if vocab_size and token["id"] >= vocab_size}
+    if not names:
+        return
+    data["added_tokens"] = [token for token in added if token["content"] not in names]
+    vocabulary = data["model"].get("vocab")
+    if isinstance(vocabulary, dict):
+        data["model"]["vocab"] = {k: i for k, i in vocabulary.items() if k not in names}
 
 
 def _appended(tokenizer: Tokenizer) -> list[int]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import shutil
 from pathlib import Path
 
 import msgspec
@@ -12,27 +10,13 @@ import msgspec
 from harrier_edge.errors import UsageError
 from harrier_edge.package import MODEL, MODEL_DATA, TOKENIZER, sha256_of
 from harrier_edge.session import Session
-from harrier_edge.spec import (
-    MANIFEST_FORMAT,
-    PackageManifest,
-    Parity,
-    Precision,
-    Tokens,
-)
+from harrier_edge.spec import MANIFEST_FORMAT, PackageManifest, Parity, Tokens
 from harrier_edge.tokens import Tokenizer
 from harrier_export.compiled_tokenizer import compile_tokenizer
 from harrier_export.folder import whole_or_nothing
 from harrier_export.graph import GraphBuilder
-from harrier_export.package import (
-    CONFIG,
-    LICENCE_FILES,
-    VERSIONS,
-    ExportOptions,
-    ExportResult,
-    Progress,
-    package_files,
-    write_manifest,
-)
+from harrier_export.manifest import NO_LICENCE, copy_files, finish_package, tool_versions
+from harrier_export.package import CONFIG, ExportOptions, ExportResult, Progress
 from harrier_export.parity import MAX_TEXT_TOKENS, check_floor, parity_of
 from harrier_export.precision import traced_format
 from harrier_export.sentence_model import PACKAGES, SentenceModel
@@ -93,7 +77,7 @@ def export_via_optimum(
             format=MANIFEST_FORMAT,
             name=options.name or checkpoint.resolve().name,
             architecture=model.config["model_type"],
-            licence="see the checkpoint",
+            licence=NO_LICENCE,
             fingerprint=_fingerprint(checkpoint),
             dimension=model.dimension,
             tokens=Tokens(final=final, pad=pad, bos=bos, max_tokens=model.max_tokens),
@@ -101,28 +85,27 @@ def export_via_optimum(
             # As sentence-transformers' encode_query and encode_document choose.
             query_prompt=query_prompt(model.prompts, None) or model.default_prompt or "",
             document_prompt=document_prompt(model.prompts) or model.default_prompt or "",
-            precision=Precision(
-                name=form.name, linear=form.linear_description, embedding=form.embedding.description
-            ),
+            precision=form.recorded(),
             files={},
-            versions={name: importlib.metadata.version(name) for name in (*VERSIONS, *PACKAGES)},
+            versions=tool_versions(PACKAGES),
+            vocab_size=model.config.get("vocab_size"),
             padding=False,
             compiled_tokenizer=compiled,
         )
         model.write_config(folder / CONFIG)
-        for name in LICENCE_FILES:
-            if (checkpoint / name).is_file():
-                shutil.copyfile(checkpoint / name, folder / name)
+        copy_files(checkpoint, folder)
         write_tokenizer_config(folder, manifest.tokens)
         parity = None
         if options.verify is not False:
             parity = _measure(model, folder, manifest, on_progress)
             if not options.allow_poor:
                 check_floor(parity, form.floor, form.name)
-        manifest = msgspec.structs.replace(
-            manifest, parity=parity, files=package_files(folder, weights.digests)
+        manifest = finish_package(
+            folder,
+            msgspec.structs.replace(manifest, parity=parity),
+            weights.digests,
+            sample=options.verify is not False,
         )
-        write_manifest(folder, manifest)
     return ExportResult(target, manifest, tokenizer_repaired=False)
 
 

@@ -18,7 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="folder with config.json and safetensors")
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="FOLDER")
     parser.add_argument(
-        "--precision", default="int8", help="fp32, int8 (default), int8-block or int4"
+        "--precision",
+        default="int8",
+        help="fp32, int8 (default), int8-block or int4; of a BitNet fp32, int8 or ternary",
     )
     parser.add_argument("--block-size", type=int, metavar="N", help="weights that share a scale")
     parser.add_argument(

@@ -58,8 +58,8 @@ def run(args: argparse.Namespace) -> int:
     else:
         for row in rows:
             print(_line(row))
-    if not rows and not args.json:
-        print("only the built-in kestrel is installed. Get Harrier: harrier-edge pull harrier-270m")
+    if not args.model and len(rows) < 2 and not args.json:
+        print("nothing else is installed. Get Harrier: harrier-edge pull harrier-270m")
     return 1 if any(row["error"] for row in rows) else 0
 
 
@@ -92,13 +92,13 @@ def _chosen() -> Path | None:
 def _row(folder: Path, used: Used, default: Path | None, *, verify: bool) -> dict[str, Any]:
     """What is known of a package; with `verify` every byte is hashed again."""
     from harrier_edge.bench import noted_figures
-    from harrier_edge.package import open_package
+    from harrier_edge.package import is_built_in, open_package
     from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
 
     row: dict[str, Any] = {
-        "model": folder.parent.parent.name.replace("--", "/"),
+        "model": _model(folder),
         "precision": folder.name,
-        "revision": folder.parent.name,
+        "revision": "built in" if is_built_in(folder) else folder.parent.name,
         "folder": folder,
         "bytes": sum(file.stat().st_size for file in folder.iterdir()),
         "mean_cosine": None,
@@ -126,6 +126,13 @@ def _row(folder: Path, used: Used, default: Path | None, *, verify: bool) -> dic
     except HarrierError as error:
         row["error"] = str(error)
     return row
+
+
+def _model(folder: Path) -> str:
+    """The name by which commands take a package."""
+    from harrier_edge.package import BUILT_IN, is_built_in
+
+    return BUILT_IN if is_built_in(folder) else folder.parent.parent.name.replace("--", "/")
 
 
 def _used() -> Used:
@@ -167,9 +174,12 @@ def _line(row: dict[str, Any]) -> str:
 
 
 def _remove(folders: list[Path], args: argparse.Namespace) -> int:
+    from harrier_edge.package import is_built_in
     from harrier_edge.packing import remove_packed
     from harrier_edge.settings import Settings, write_settings
 
+    if any(map(is_built_in, folders)):
+        raise UsageError(f"{folders[0]} comes with harrier-edge and cannot be removed.")
     used, default = _used(), _chosen() if folders else None
     for folder in folders:
         if (users := used.get(folder.resolve())) and not args.force:

@@ -36,7 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--revision", help="commit, branch or tag (default: the one a named model is pinned to)"
     )
     parser.add_argument(
-        "--precision", help="fp32, int8 (default, the measured best), int8-block or int4"
+        "--precision",
+        help="fp32, int8 (default, the measured best), int8-block or int4; of a BitNet fp32, int8 "
+        "or ternary",
     )
     parser.add_argument(
         "--keep-checkpoint", action="store_true", help="keep the download, for other precisions"
@@ -105,7 +107,8 @@ def _downloaded(args: argparse.Namespace) -> Path:
         return _adopt(download, args.model, args.precision)
     place = package_place(args.model, download.revision, wanted)
     if not place.is_dir():
-        _export(download, place, args.model if is_pinned else None, args)
+        is_known = spec is not None and (is_pinned or not spec.source.revision)
+        _export(download, place, args.model if is_known else None, args)
     if not args.keep_checkpoint:
         hub.drop(download)
     return place

@@ -17,7 +17,7 @@ from harrier_edge.embedder import Embedder
 from harrier_edge.errors import ModelError, PackageError
 from harrier_edge.isolation import in_own_process
 from harrier_edge.machine import available_cores, available_memory
-from harrier_edge.package import TOKENIZER, all_packages, open_package
+from harrier_edge.package import TOKENIZER, all_packages, is_built_in, open_package
 from harrier_edge.places import cache_folder
 from harrier_edge.spec import PackageManifest, Sample
 from harrier_edge.tokens import Tokenizer, compiled_by
@@ -44,11 +44,9 @@ class Trial:
 
 
 def examine(index: Path | None) -> Iterator[Finding]:
-    """All packages of the cache, and those elsewhere that indexes were built with."""
+    """The built-in one, all of the cache, and those elsewhere that indexes were built with."""
     elsewhere = [folder for folder in packages_of(index) if folder.is_dir()]
-    folders = {folder.resolve(): folder for folder in [*elsewhere, *all_packages()]}
-    if not folders:
-        yield note("package", "none is installed", "harrier-edge pull harrier-270m")
+    folders = {folder.resolve(): folder for folder in [*all_packages(), *elsewhere]}
     for folder in folders.values():
         yield from _package(folder)
 
@@ -172,6 +170,8 @@ def _compiled(folder: Path, manifest: PackageManifest) -> Iterator[Finding]:
 
 def _again(folder: Path) -> str:
     """How to have a package anew."""
+    if is_built_in(folder):
+        return "pip install --force-reinstall --no-deps harrier-edge"
     models = cache_folder() / "models"
     if folder.parents[2] != models:
         return f"export it again to {folder} with --overwrite"

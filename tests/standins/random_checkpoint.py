@@ -84,6 +84,11 @@ def qwen3_0_6b() -> Config:
     }
 
 
+def bitnet_270m() -> Config:
+    """BitNet-embedding-270M's shape: Harrier-270M's, with other positions."""
+    return {**gemma3_270m(), "rope_theta": 10000}
+
+
 def tiny_gemma3() -> Config:
     """A Gemma 3 of seven layers that has all that the 27B has: 5:1 sliding, linear scaling."""
     return {
@@ -159,17 +164,18 @@ def random_checkpoint(
     dtype: str = "bfloat16",
     prefix: str = "",
     lm_head: bool = False,
+    bitnet: bool = False,
     seed: int = 0,
 ) -> Path:
     """Write the Hugging Face folder `target`, one shard in memory at a time.
 
     `prefix` goes before every name ("model." in a causal LM's checkpoint), and `lm_head` adds the
-    output matrix that an embedder does not use.
+    output matrix that an embedder does not use. A `bitnet` has a norm before every linear layer,
+    and its branches add little to the residual stream, as those of a model that was trained.
     """
-    shapes = {prefix + name: shape for name, shape in tensor_shapes(config).items()}
+    shapes = {prefix + name: shape for name, shape in tensor_shapes(config, bitnet).items()}
     if lm_head:
         shapes["lm_head.weight"] = (config["vocab_size"], config["hidden_size"])
-    around = 0 if config["model_type"] == "gemma3_text" else 1  # Gemma's norms multiply by 1 + w
     with whole(target) as folder:
         write_json(folder / "config.json", {**config, "dtype": dtype})
         write_sentence_files(folder, config["hidden_size"])
@@ -180,7 +186,7 @@ def random_checkpoint(
             if shards == 1:
                 file = "model.safetensors"
             tensors = {
-                name: _random(name, shapes[name], around, seed).astype(DTYPES[dtype])
+                name: _random(name, shapes[name], config, bitnet, seed).astype(DTYPES[dtype])
                 for name in names
             }
             save_file(tensors, folder / file, metadata={"format": "pt"})
@@ -191,8 +197,8 @@ def random_checkpoint(
     return target
 
 
-def tensor_shapes(config: Config) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of a `gemma3_text` or `qwen3` model."""
+def tensor_shapes(config: Config, bitnet: bool = False) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of a `gemma3_text` or `qwen3` model, or of its BitNet."""
     hidden, middle, head = config["hidden_size"], config["intermediate_size"], config["head_dim"]
     queries, keys = (config[f"num_{kind}_heads"] * head for kind in ("attention", "key_value"))
     norms = ["input_layernorm", "post_attention_layernorm"]
@@ -210,6 +216,9 @@ def tensor_shapes(config: Config) -> dict[str, tuple[int, ...]]:
         "mlp.down_proj": (hidden, middle),
         **dict.fromkeys(norms, (hidden,)),
     }
+    if bitnet:
+        linear = {name: shape for name, shape in layer.items() if len(shape) == 2}
+        layer |= {f"{name}.norm": (shape[1],) for name, shape in linear.items()}
     return {
         "embed_tokens.weight": (config["vocab_size"], hidden),
         **{
@@ -235,13 +244,26 @@ def _shares(shapes: dict[str, tuple[int, ...]], count: int) -> Iterator[list[str
 
 
 def _random(
-    name: str, shape: tuple[int, ...], norms_around: int, seed: int
+    name: str, shape: tuple[int, ...], config: Config, bitnet: bool, seed: int
 ) -> npt.NDArray[np.float32]:
     """Values that keep a signal's size from layer to layer; the same for a name in any order."""
-    random = np.random.default_rng([seed, *name.removeprefix("model.").encode()])
+    name = name.removeprefix("model.")
+    random = np.random.default_rng([seed, *name.encode()])
     values = random.standard_normal(shape, dtype=np.float32)
+    is_gemma = config["model_type"] == "gemma3_text"
+    # What a branch adds: all of them together as much as the embeddings they are added to.
+    gain = np.float32((2 * config["num_hidden_layers"]) ** -0.5)
     if len(shape) == 1:
-        return values * np.float32(0.2) + np.float32(norms_around)
+        spread = np.float32(0.2)
+        if is_gemma and bitnet and ".post_" in name:
+            return (1 + values * spread) * gain - 1
+        # Gemma's own norms multiply by 1 + w.
+        return values * spread + np.float32(not is_gemma or "_proj" in name)
+    if bitnet and not is_gemma:  # no norm follows a branch, and none lifts the embeddings to 1
+        if name == "embed_tokens.weight":
+            return values
+        if "o_proj" in name or "down_proj" in name:
+            values *= gain
     return values * np.float32(shape[-1] ** -0.5)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from harrier_edge.errors import UnsupportedModelError
 from harrier_export.architectures import gemma3, qwen3
 from harrier_export.architectures.decoder import Decoder, DecoderBuilder
+from harrier_export.checkpoint import Checkpoint
 from harrier_export.precision import Rows
 
 
@@ -22,6 +23,14 @@ class Architecture:
     embedding_scale: Callable[[Decoder], float]
     norm_offset: float  # added to every norm's weight
     norms_before: tuple[str, str]  # attention, and the feed-forward net
+
+    def decoder(self, checkpoint: Checkpoint) -> Decoder:
+        """The decoder that a checkpoint holds. Raises UnsupportedModelError.
+
+        That it is a BitNet, whose linear layers have norms of their own, only its tensors tell.
+        """
+        normed = checkpoint.has("layers.0.self_attn.q_proj.norm.weight")
+        return replace(self.read(checkpoint.config), normed_inputs=normed)
 
     def build(self, b: DecoderBuilder) -> None:
         """Write the graph from token ids to sentence embedding."""

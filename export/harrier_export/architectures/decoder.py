@@ -56,6 +56,7 @@ class Decoder:
     final_token: int  # the embedding is taken at this token, which ends every input
     pad_token: int
     bos_token: int | None = None
+    normed_inputs: bool = False  # whether every linear layer has a norm of its own, as in BitNet
 
     @property
     def layer_parameters(self) -> int:
@@ -147,13 +148,17 @@ class DecoderBuilder:
         self._linear_format = self.precision.linear_of(index)
         return f"layers.{index}"
 
-    def norm(self, x: Rows, name: str, size: int | None = None) -> Rows:
+    def norm(
+        self, x: Rows, name: str, size: int | None = None, offset: float | None = None
+    ) -> Rows:
         """RMSNorm over the last axis (Zhang & Sennrich 2019, https://arxiv.org/abs/1910.07467).
 
-        It undoes any factor of a row, so one that is owed need not be paid.
+        It undoes any factor of a row, so one that is owed need not be paid. `offset` takes the
+        place of `norm_offset`.
         """
         weight = self._tensor(f"{name}.weight", size or self.decoder.hidden_size)
-        scale = self.graph.weight(f"{name}.weight", weight.array() + np.float32(self.norm_offset))
+        added = self.norm_offset if offset is None else offset
+        scale = self.graph.weight(f"{name}.weight", weight.array() + np.float32(added))
         normed = self.graph.node(
             "SimplifiedLayerNormalization",
             x.value,
@@ -282,7 +287,15 @@ class DecoderBuilder:
         """Products of one input with several weights, tensor name -> output size."""
         weights = [self._tensor(f"{name}.weight", size, inputs) for name, size in outputs.items()]
         by_name = dict(zip(outputs, weights, strict=True))
-        return self._linear_format.write(self.graph, x, by_name, self._last_rows)
+        if not self.decoder.normed_inputs:
+            return self._linear_format.write(self.graph, x, by_name, self._last_rows)
+        x = Rows(x.settled(self.graph))  # its norm has an epsilon, and rounding follows
+        products = []
+        for name, tensor in by_name.items():
+            normed = self.norm(x, f"{name}.norm", inputs, offset=0)
+            write = self._linear_format.write
+            products += write(self.graph, normed, {name: tensor}, self._last_rows)
+        return products
 
     def _last_rows(self) -> TokenRows:
         """Where each text's last token is, before and after only the last two are `needed`."""

@@ -7,6 +7,7 @@ new one is a module beside these and a line here.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal, cast
 
 from harrier_edge.errors import UsageError
 from harrier_export.precision.blocks import BlockEmbedding, BlockLinear, ExpandedLinear
@@ -18,19 +19,23 @@ from harrier_export.precision.formats import (
     PrecisionFormat,
     Rows,
 )
+from harrier_export.precision.ternary import TernaryLinear
 from harrier_export.precision.tokens import TokenLinear
 
 __all__ = [
     "PRECISIONS",
+    "TERNARY_PRECISIONS",
     "Floor",
     "PrecisionFormat",
     "Rows",
     "float_format",
     "precision_format",
+    "ternary_format",
     "traced_format",
 ]
 
 PRECISIONS = ("fp32", "int8", "int8-block", "int4")
+TERNARY_PRECISIONS = ("fp32", "int8", "ternary")  # of a BitNet model, all with the same bits
 _EMBEDDINGS = ("fp32", "int8", "int4")
 
 # The share of the layers that is written finer, which takes much of the error away. On the
@@ -45,6 +50,9 @@ _FLOORS = {
     "int8-block": Floor(min_cosine=0.98),
     "int4": Floor(mean_cosine=0.95),
 }
+
+# Roundings that the last bit decides go either way, in the reference too: see `ternary_format`.
+_TERNARY_FLOOR = Floor(mean_cosine=0.99)
 
 
 def precision_format(
@@ -69,6 +77,11 @@ def precision_format(
     of an int4 model is in 8 bits, and the first four ninths of an int8-block model, as far as they
     fit 256 MB, keep their activations in float32. Raises UsageError.
     """
+    if name == "ternary":
+        raise UsageError(
+            "precision 'ternary' is for models that were trained with ternary weights, such as "
+            "bitnet-270m, and this is none. The smallest for it is int4."
+        )
     _check_known("precision", name, PRECISIONS)
     if block_size is None:
         block_size = 16 if name == "int4" else 32
@@ -112,6 +125,20 @@ def traced_format(
     linear: LinearFormat = FloatLinear() if name == "fp32" else TokenLinear("every")
     table = _embedding_format(name, embedding, embedding_block_size)
     return PrecisionFormat(name, linear, linear, 0, table, _FLOORS[name])
+
+
+def ternary_format(
+    name: str, *, embedding: str | None = None, embedding_block_size: int = 32
+) -> PrecisionFormat:
+    """The format called `name` for a BitNet model: fp32, int8 or ternary.
+
+    Its linear layers lose nothing in any of them; by default the embedding table is in fp32 in
+    fp32 and in int8 in the others. Raises UsageError.
+    """
+    _check_known("precision of a BitNet model", name, TERNARY_PRECISIONS)
+    linear = TernaryLinear(cast("Literal['fp32', 'int8', 'ternary']", name))
+    table = _embedding_format(name, embedding, embedding_block_size)
+    return PrecisionFormat(name, linear, linear, 0, table, _TERNARY_FLOOR)
 
 
 def _embedding_format(name: str, embedding: str | None, block_size: int) -> EmbeddingFormat:

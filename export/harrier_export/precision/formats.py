@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from harrier_edge.spec import Precision
 from harrier_export.checkpoint import Float32, Tensor
 from harrier_export.graph import GraphBuilder
 
@@ -115,4 +116,13 @@ class PrecisionFormat:
         return (
             f"{self.linear.description}; in the first {self.early_layers} layers "
             f"{self.early_linear.description}"
+        )
+
+    def recorded(self, *, calibrated: bool | None = None) -> Precision:
+        """For the manifest; `calibrated` as there."""
+        return Precision(
+            name=self.name,
+            linear=self.linear_description,
+            embedding=self.embedding.description,
+            calibrated=calibrated,
         )
