@@ -3,13 +3,14 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from harrier_edge.embedder import Embedder, Embeddings
+    from harrier_edge.embedder import Embedder
+    from harrier_edge.encoding import Embeddings
     from harrier_edge.index import Index
     from harrier_edge.searching import Hit
 
 __all__ = ["Embedder", "Embeddings", "Hit", "Index"]
 
-_ROOMS = {"Embedder": "embedder", "Embeddings": "embedder", "Hit": "searching", "Index": "index"}
+_ROOMS = {"Embedder": "embedder", "Embeddings": "encoding", "Hit": "searching", "Index": "index"}
 
 
 def __getattr__(name: str) -> object:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
-import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from harrier_edge.encoding import (
+    Embeddings,
+    OnOverflow,
+    TextEncoder,
+    behind,
+    progress_bar,
+)
 from harrier_edge.errors import TextTooLongError, UsageError
+from harrier_edge.graphs import table_rows
 from harrier_edge.package import MODEL, QUERY, TOKENIZER, find_package, open_package
 from harrier_edge.packing import packed_graphs
 from harrier_edge.prompts import choose_prompt
@@ -23,19 +27,8 @@ from harrier_edge.tokens import TokenizedText, Tokenizer
 
 logger = logging.getLogger(__name__)
 
-OnOverflow = Literal["truncate", "error"]
 
-
-@dataclass(frozen=True)
-class Embeddings:
-    """What embedding some texts gave, one row or entry a text, in order."""
-
-    vectors: Vectors  # (n, dimension) float32, unit length
-    tokens: tuple[int, ...]  # tokens embedded, prompt and special tokens included
-    cut_tokens: tuple[int, ...]  # tokens that were over the limit and left out
-
-
-class Embedder:
+class Embedder(TextEncoder):
     """A loaded model package. Safe to share between threads.
 
     A forked process cannot use it, and gets UsageError: it loads its own.
@@ -68,6 +61,7 @@ class Embedder:
         self.dimension = manifest.dimension
         self.max_tokens = manifest.tokens.max_tokens
         self.prompts = dict(manifest.prompts)
+        self.query_preset = manifest.query_prompt
         self.document_prompt = choose_prompt(self.prompts, manifest.document_prompt)
         self._tokenizer = Tokenizer(
             package.folder / TOKENIZER,
@@ -88,119 +82,6 @@ class Embedder:
             providers=providers,
         )
 
-    def encode(
-        self,
-        texts: str | Sequence[str],
-        *,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
-        batch_size: int | None = None,
-        show_progress_bar: bool | None = None,
-        truncate_dim: int | None = None,
-        normalize: bool = True,
-        on_overflow: OnOverflow = "truncate",
-    ) -> Vectors:
-        """Embed texts as they are, or each behind `prompt` or the preset `prompt_name`.
-
-        Returns (n, dimension) float32 of unit length, one row a text, in order; for a single str
-        (dimension,). `batch_size` limits the texts of a batch; by itself a batch is limited by its
-        tokens. A text over `max_tokens` is cut and logged, or with `on_overflow="error"` refused
-        with TextTooLongError. `truncate_dim` keeps the first dimensions, for which Harrier is not
-        trained; the rest is scaled to unit length again unless `normalize` is False.
-
-        Raises UsageError where an argument cannot work.
-        """
-        prefix = choose_prompt(self.prompts, "", prompt=prompt, prompt_name=prompt_name)
-        single = isinstance(texts, str)
-        vectors = self.embed(
-            [texts] if isinstance(texts, str) else texts,
-            prompt=prefix,
-            batch_size=batch_size,
-            show_progress_bar=bool(show_progress_bar),
-            on_overflow=on_overflow,
-        ).vectors
-        if truncate_dim is not None:
-            vectors = _cut_dimensions(vectors, truncate_dim, normalize)
-        return vectors[0] if single else vectors
-
-    def encode_query(
-        self,
-        texts: str | Sequence[str],
-        *,
-        prompt: str | None = None,
-        prompt_name: str | None = None,
-        task: str | None = None,
-        batch_size: int | None = None,
-        show_progress_bar: bool | None = None,
-        truncate_dim: int | None = None,
-        normalize: bool = True,
-        on_overflow: OnOverflow = "truncate",
-    ) -> Vectors:
-        """Embed queries, by default behind the package's instruction for web search.
-
-        Say otherwise with `prompt` (verbatim; "" for none), `prompt_name` (a preset) or `task`, a
-        sentence such as "Retrieve parallel sentences" that becomes the instruction. The rest is as
-        in `encode`.
-        """
-        return self.encode(
-            texts,
-            prompt=choose_prompt(
-                self.prompts,
-                self.manifest.query_prompt,
-                prompt=prompt,
-                prompt_name=prompt_name,
-                task=task,
-            ),
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            truncate_dim=truncate_dim,
-            normalize=normalize,
-            on_overflow=on_overflow,
-        )
-
-    def encode_document(
-        self,
-        texts: str | Sequence[str],
-        *,
-        batch_size: int | None = None,
-        show_progress_bar: bool | None = None,
-        truncate_dim: int | None = None,
-        normalize: bool = True,
-        on_overflow: OnOverflow = "truncate",
-    ) -> Vectors:
-        """Embed documents, behind the package's prompt for them, of which Harrier has none.
-
-        The rest is as in `encode`.
-        """
-        return self.encode(
-            texts,
-            prompt=self.document_prompt,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            truncate_dim=truncate_dim,
-            normalize=normalize,
-            on_overflow=on_overflow,
-        )
-
-    def embed_query(self, text: str) -> list[float]:
-        """One query as a list of floats: LangChain's `Embeddings` interface."""
-        vector: list[float] = self.encode_query(text).tolist()
-        return vector
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Documents as lists of floats: LangChain's `Embeddings` interface."""
-        vectors: list[list[float]] = self.encode_document(texts).tolist()
-        return vectors
-
-    @staticmethod
-    def similarity(a: npt.ArrayLike, b: npt.ArrayLike) -> Vectors:
-        """Cosine of every row of `a` (n, dim) with every row of `b` (m, dim): (n, m) float32.
-
-        A single vector (dim,) counts as one row.
-        """
-        x, y = (np.atleast_2d(np.asarray(v, np.float32)) for v in (a, b))
-        return _unit(x) @ _unit(y).T
-
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """The number of tokens of each text, special tokens included, before any cut."""
         return [len(text.ids) + text.cut_tokens for text in self._tokenizer.encode(texts)]
@@ -218,22 +99,77 @@ class Embedder:
 
         This is what `encode` and its fellows call; arguments and errors are theirs.
         """
-        if on_overflow not in ("truncate", "error"):
-            raise UsageError(f"on_overflow is {on_overflow!r}; wanted 'truncate' or 'error'.")
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}; wanted 1 or more.")
-        if isinstance(texts, str):
-            raise UsageError("texts is one str; wanted a list of them.")
         self._session.refuse_fork()
-        tokenized = self._tokenizer.encode([_behind(prompt, text) for text in texts])
-        self._report_overflow(tokenized, on_overflow)
-        with _progress(len(tokenized), show_progress_bar) as advance:
+        tokenized = self.tokenize(texts, prompt=prompt, on_overflow=on_overflow)
+        with progress_bar(len(tokenized), show_progress_bar) as advance:
             vectors = self._run([text.ids for text in tokenized], prompt, batch_size, advance)
         return Embeddings(
             vectors,
             tuple(len(t.ids) for t in tokenized),
             tuple(t.cut_tokens for t in tokenized),
         )
+
+    def tokenize(
+        self, texts: Sequence[str], *, prompt: str = "", on_overflow: OnOverflow = "truncate"
+    ) -> list[TokenizedText]:
+        """The token ids that `embed` would embed, special tokens included, one entry a text.
+
+        Raises what `embed` raises for the same arguments.
+        """
+        if on_overflow not in ("truncate", "error"):
+            raise UsageError(f"on_overflow is {on_overflow!r}; wanted 'truncate' or 'error'.")
+        tokenized = self._tokenizer.encode(behind(prompt, texts))
+        self._report_overflow(tokenized, on_overflow)
+        return tokenized
+
+    def complete(
+        self, texts: Sequence[Sequence[int]], *, on_overflow: OnOverflow = "truncate"
+    ) -> list[TokenizedText]:
+        """Texts given as token ids, as `tokenize` gives texts: with the special tokens they lack.
+
+        Raises TextTooLongError as `embed` does, and UsageError for an id that the model does not
+        have.
+        """
+        for ids in texts:
+            if ids and not 0 <= min(ids) <= max(ids) < self._token_count:
+                wrong = next(i for i in ids if not 0 <= i < self._token_count)
+                raise UsageError(
+                    f"token id {wrong} is none of {self.name}'s, which are 0 to "
+                    f"{self._token_count - 1}. Use the tokenizer of its package."
+                )
+        tokens = self.manifest.tokens
+        first = [] if tokens.bos is None else [tokens.bos]
+        whole = []
+        for ids in map(list, texts):
+            begun = ids if ids[:1] == first else [*first, *ids]
+            ended = begun if begun[-1:] == [tokens.final] else [*begun, tokens.final]
+            whole.append(self._tokenizer.fit(ended))
+        self._report_overflow(whole, on_overflow)
+        return whole
+
+    @cached_property
+    def _token_count(self) -> int:
+        rows = table_rows(self.package / MODEL)
+        return 2**31 if rows is None else rows
+
+    def embed_batch(self, batch: Sequence[Sequence[int]], *, prompt: str = "") -> Vectors:
+        """Embed texts given as the ids of `tokenize`, as one batch, where `embed` makes several.
+
+        For who makes the batches: threads that call this side by side do not wait for each other.
+        `prompt` is what all texts begin with; its own tokens are run only once, where that can be.
+        Returns (len(batch), dimension) float32 of unit length, with the bits that `embed` gives.
+        """
+        if prompt and len(batch) == 1:
+            vector = self._session.run_after(self._tokenizer.beginning(prompt), batch[0])
+            if vector is not None:
+                return vector
+        return self._session.run_beside(batch)
+
+    def give_back(self) -> None:
+        """Give the memory back that long texts took. For who calls `embed_batch`."""
+        self._session.give_back()
 
     def _run(
         self,
@@ -282,30 +218,6 @@ class Embedder:
         )
 
 
-def _behind(prompt: str, text: str) -> str:
-    if not isinstance(text, str):
-        raise UsageError(f"a text is {text!r}, a {type(text).__name__}; wanted a str.")
-    return prompt + text
-
-
-def _cut_dimensions(vectors: Vectors, dimension: int, normalize: bool) -> Vectors:
-    if not 1 <= dimension <= vectors.shape[1]:
-        raise UsageError(f"truncate_dim is {dimension}; wanted 1 to {vectors.shape[1]}.")
-    warnings.warn(
-        "Harrier is not trained for fewer dimensions (no Matryoshka): expect worse rankings. "
-        "To save space, store vectors in int8 or bits instead.",
-        stacklevel=4,
-    )
-    cut = vectors[:, :dimension]
-    return _unit(cut) if normalize else cut
-
-
-def _unit(rows: Vectors) -> Vectors:
-    """Rows scaled to unit length; a zero row stays zero."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return (rows / np.where(norms == 0, 1, norms)).astype(np.float32, copy=False)
-
-
 def _threads(threads: int | None) -> int | None:
     """The thread count asked for, by argument or environment."""
     value = os.environ.get("HARRIER_EDGE_THREADS")
@@ -314,15 +226,3 @@ def _threads(threads: int | None) -> int | None:
     if not value.isdecimal():
         raise UsageError(f"HARRIER_EDGE_THREADS is {value!r}; wanted a whole number above 0.")
     return int(value)
-
-
-@contextmanager
-def _progress(total: int, shown: bool) -> Iterator[Callable[[int], object]]:
-    """A progress bar on stderr, or nothing."""
-    if not shown:
-        yield lambda count: None
-        return
-    from tqdm import tqdm  # only who wants a bar pays for its import
-
-    with tqdm(total=total, unit="text") as bar:
-        yield bar.update

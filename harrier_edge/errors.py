@@ -10,6 +10,8 @@ HarrierError
 │   └── DownloadError           a model cannot be had from the hub
 ├── TextTooLongError            a text is over the model's limit and on_overflow is "error"
 ├── DocumentError               a file cannot be read as text
+├── BusyError                   more waits to be embedded than is let; try again later
+├── RemoteError                 a server cannot be reached, refuses, or answers nonsense
 ├── StoreError
 │   ├── ForeignDatabaseError    the file is not a harrier-edge index, or is damaged
 │   └── ModelMismatchError      the index was built by another model
@@ -62,6 +64,18 @@ class TextTooLongError(HarrierError, ValueError):
 
 class DocumentError(HarrierError):
     """A file cannot be read as text."""
+
+
+class BusyError(HarrierError):
+    """More waits to be embedded than is let; try again after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: float) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class RemoteError(HarrierError):
+    """A server cannot be reached, refuses, or answers nonsense."""
 
 
 class StoreError(HarrierError):

@@ -21,7 +21,7 @@ DEEPEST = 8  # branches inside branches
 # Field numbers of onnx.proto.
 _MODEL_GRAPH, _MODEL_TRAINING, _MODEL_FUNCTIONS = 7, 20, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
-_NODE_OP, _NODE_ATTRIBUTE, _NODE_DOMAIN = 4, 5, 7
+_NODE_INPUT, _NODE_OP, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 4, 5, 7
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 2, 8, 13, 14
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
@@ -59,6 +59,38 @@ def check_graph(path: Path, files: Mapping[str, int]) -> None:
         raise PackageError(
             f"{path}: is not an ONNX model ({error}). Export or pull the package again."
         ) from error
+
+
+def table_rows(path: Path) -> int | None:
+    """How many token ids a checked graph knows: the rows of the table that `input_ids` reads.
+
+    None where it is read by no gathering operator directly. ONNX Runtime itself does not look
+    whether an id is in a quantized table.
+    """
+    (graph,) = (v for field, v in _fields(memoryview(path.read_bytes())) if field == _MODEL_GRAPH)
+    rows: dict[str, int] = {}
+    tables = set()
+    for field, value in _fields(_message(graph)):
+        if field == _GRAPH_NODE:
+            parts = list(_fields(_message(value)))
+            inputs = [_text(part) for number, part in parts if number == _NODE_INPUT]
+            op = next((_text(part) for number, part in parts if number == _NODE_OP), "")
+            if op in ("Gather", "GatherBlockQuantized") and inputs[1] == "input_ids":
+                tables.add(inputs[0])
+        elif field == _GRAPH_INITIALIZER:
+            name, dims = _name_and_dims(_message(value))
+            rows[name] = dims[0] if dims else 0
+    return min((rows[table] for table in tables if table in rows), default=None)
+
+
+def _name_and_dims(tensor: memoryview) -> tuple[str, list[int]]:
+    name, dims = "", []
+    for field, value in _fields(tensor):
+        if field == _TENSOR_DIMS:
+            dims += [value] if isinstance(value, int) else _varints(value)
+        elif field == _TENSOR_NAME:
+            name = _text(value)
+    return name, dims
 
 
 class _MalformedError(Exception):

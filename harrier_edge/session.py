@@ -252,9 +252,23 @@ class Session:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         if len(texts[others[0][0]]) > GIVE_BACK_TOKENS:
-            # Once for all, by the shortest text: each would have to ask for its memory again.
-            session.run([OUTPUT], _padded([[self._pad_token]], self._pad_token), _giving_back())
+            self.give_back()  # once for all: each would have to ask for its memory again
         return vectors
+
+    def run_beside(self, batch: Sequence[Sequence[int]]) -> Vectors:
+        """Embed one batch on the calling thread, side by side with others: what `run_many` does.
+
+        Texts of more than `one_pass_tokens`, and all where the CPU is not the only provider, go
+        through `run`. The same shape and the same bits as there.
+        """
+        if not self._on_cpu or max(map(len, batch)) > self._one_pass_tokens:
+            return self.run(batch)
+        return self._run(self._single(), batch)
+
+    def give_back(self) -> None:
+        """Give the memory back that the batches of single threads took: by the shortest text."""
+        feeds = _padded([[self._pad_token]], self._pad_token)
+        self._single().run([OUTPUT], feeds, _giving_back())
 
     def _all_threads(self) -> onnxruntime.InferenceSession:
         """The graph for all threads in one call."""

@@ -104,7 +104,7 @@ class Tokenizer:
         if rest := [row for row in range(len(clean)) if row not in ids]:
             encoded = self._reference.encode_batch_fast([clean[row] for row in rest])
             ids.update(zip(rest, (one.ids for one in encoded), strict=True))
-        return [self._fit(ids[row]) for row in range(len(clean))]
+        return [self.fit(ids[row]) for row in range(len(clean))]
 
     def _beginning(self, prompt: str) -> list[int]:
         """The token ids that texts behind `prompt` begin with, as far as a few of them tell.
@@ -124,7 +124,8 @@ class Tokenizer:
             return True
         return _SPACE_SIGN not in text and not (self._compiled.nfc and _nfc(text) != text)
 
-    def _fit(self, ids: list[int]) -> TokenizedText:
+    def fit(self, ids: list[int]) -> TokenizedText:
+        """A whole input as far as `max_tokens` go: its first tokens and the final one."""
         cut = len(ids) - self.max_tokens
         if cut <= 0:
             return TokenizedText(ids, 0)

@@ -176,3 +176,28 @@ def test_a_query_is_the_same_with_the_instruction_kept(tiny_package: Path) -> No
     uncached = embedder.encode_document([prompt + query for query in queries])
     assert np.array_equal(together, alone)
     assert np.array_equal(together, uncached)
+
+
+def test_batches_of_ids_have_the_bits_of_embed(tiny_embedder: Embedder) -> None:
+    """Whoever tokenizes and makes batches himself, from texts or from ids without special ones."""
+    e, texts = tiny_embedder, ["a falcon", "a falcon and an oak", ""]
+    for prompt in ("", WEB):
+        ids = [text.ids for text in e.tokenize(texts, prompt=prompt)]
+        wanted = e.embed(texts, prompt=prompt).vectors
+        assert np.array_equal(e.embed_batch(ids, prompt=prompt), wanted)
+        singles = [e.embed_batch([one], prompt=prompt) for one in ids]
+        assert np.array_equal(np.concatenate(singles), wanted)
+    ids = [text.ids for text in e.tokenize(texts)]
+    assert [text.ids for text in e.complete([one[1:-1] for one in ids])] == ids
+    assert [text.ids for text in e.complete(ids)] == ids
+
+
+def test_a_token_that_the_table_lacks_is_refused(tiny_embedder: Embedder) -> None:
+    """Before anything reads past its end; the last one that it has is taken."""
+    with pytest.raises(UsageError, match=r"token id 999999 is none of tiny-gemma's"):
+        tiny_embedder.complete([[5], [6, 999_999]])
+    with pytest.raises(UsageError, match="token id -1"):
+        tiny_embedder.complete([[-1]])
+    assert Embedder("kestrel").complete([[47_999]])[0].ids[1] == 47_999
+    with pytest.raises(UsageError, match="0 to 47999"):
+        Embedder("kestrel").complete([[48_000]])

@@ -26,6 +26,7 @@ from harrier_edge.cli import (
     reembed,
     remove,
     search,
+    serve,
     status,
     update,
     watch,
@@ -49,6 +50,7 @@ COMMANDS = (
     backup,
     bench,
     doctor,
+    serve,
 )
 DONE, FAILURE, USAGE, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 

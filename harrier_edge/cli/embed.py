@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     if args.query:
         prompt = choose_prompt(
             embedder.prompts,
-            embedder.manifest.query_prompt,
+            embedder.query_preset,
             prompt_name=args.prompt_name,
             task=args.instruct,
         )

@@ -1,0 +1,1 @@
+"""The server: models shared by many over HTTP, as OpenAI's and TEI's clients expect it."""
