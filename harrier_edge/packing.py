@@ -12,24 +12,26 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
+import mmap
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 import onnxruntime
 
 from harrier_edge.errors import SpecError
 from harrier_edge.graphs import ExternalTensor, external_tensors
-from harrier_edge.machine import this_machine
-from harrier_edge.package import MODEL, MODEL_DATA, QUERY, Package, Stamps, stamps_of
-from harrier_edge.places import cache_folder
+from harrier_edge.machine import available_memory, this_machine
+from harrier_edge.package import MODEL, MODEL_DATA, QUERY, Package, Stamps, open_package, stamps_of
+from harrier_edge.places import cache_folder, lacking_space
 from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ _WEIGHTS = "weights"
 _NOTE = "packed.json"
 _TABLE_BYTES = 2**20  # from which on a tensor that is not multiplied stays in the package
 _IN_GRAPH_BYTES = 4096  # up to which ONNX Runtime writes a tensor into the graph
+_PACKING_SECONDS = 600
+_CHILD = "from harrier_edge.packing import main; main()"
 _BLOCK = 2**22  # bytes that are copied at once
 # TensorProto.DataType -> what numpy calls it, of those that numpy knows.
 _TYPES = {1: "float32", 2: "uint8", 3: "int8", 10: "float16", 11: "float64"}
@@ -53,7 +57,8 @@ class Table(msgspec.Struct, frozen=True):
     name: str
     type: str  # numpy's
     shape: tuple[int, ...]
-    offset: int  # in model.onnx_data, in bytes
+    file: str  # of the package
+    offset: int  # in bytes
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -70,7 +75,13 @@ class PackedGraphs:
 
     folder: Path
     tables: Mapping[str, onnxruntime.OrtValue]  # what the graphs have to be given
-    _arrays: Sequence[npt.NDArray[Any]]  # over which these lie
+    _maps: Sequence[mmap.mmap]  # over which these lie
+
+    def forget(self) -> None:
+        """Give the pages of the tables back; they are mapped again when they are read again."""
+        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            for mapped in self._maps:
+                mapped.madvise(mmap.MADV_DONTNEED)
 
     def graph(self, original: Path) -> Path | None:
         """What takes the place of one of the package's graphs, if something does."""
@@ -93,18 +104,25 @@ def packed_graphs(package: Package) -> PackedGraphs | None:
 
     None, with the reason in the log, where that is not worth it or the cache has no room for it.
     """
-    size = package.manifest.files[MODEL_DATA].size if MODEL_DATA in package.manifest.files else 0
+    size = _weights(package)
     if not LEAST_WEIGHTS <= size <= MOST_WEIGHTS:
         return None
     folder = _place(package)
     note = _read(folder)
     if note is None:
+        logger.info("%s: packing its weights for this processor, once", package.folder)
         try:
-            note = _pack(package, folder)
-        except Exception as error:  # ONNX Runtime's have no common base class of their own
+            _in_child(package)
+        except (OSError, subprocess.SubprocessError) as error:
             logger.info("%s: its weights are not packed: %s", package.folder, error)
-            return None
-    return _mapped(package, folder, note)
+        note = _read(folder)
+    return _mapped(package, folder, note) if note else None
+
+
+def main() -> None:
+    """Pack the package in the folder that is named, for `packed_graphs`."""
+    package = open_package(Path(sys.argv[1]))
+    _pack(package, _place(package))
 
 
 def packed_folders() -> Iterator[PackedFolder]:
@@ -137,6 +155,12 @@ def _is_for(folder: Path, package: Path) -> bool:
     return folder == _place(Package(package, manifest))
 
 
+def _weights(package: Package) -> int:
+    """The bytes of its weights, in however many files they are."""
+    files = package.manifest.files.items()
+    return sum(record.size for name, record in files if name.startswith(MODEL_DATA))
+
+
 def _home() -> Path:
     return cache_folder() / "packed"
 
@@ -144,7 +168,11 @@ def _home() -> Path:
 def _place(package: Package) -> Path:
     """The folder for what package, runtime and processor give."""
     files = package.manifest.files
-    contents = [files[name].sha256 for name in (MODEL, MODEL_DATA, QUERY) if name in files]
+    contents = [
+        record.sha256
+        for name, record in sorted(files.items())
+        if name in (MODEL, QUERY) or name.startswith(MODEL_DATA)
+    ]
     machine = this_machine()
     on = [onnxruntime.__version__, machine.system, machine.processor, str(machine.extensions)]
     where = str(package.folder.resolve())
@@ -168,13 +196,25 @@ def _decode(path: Path) -> Note | None:
         return None
 
 
-def _pack(package: Package, target: Path) -> Note:
+def _in_child(package: Package) -> None:
+    """Pack in a process of its own: it takes the memory of several copies. Raises OSError."""
+    needed = 3 * _weights(package)
+    home = _home()
+    home.mkdir(parents=True, exist_ok=True)
+    if lacking := lacking_space(home, needed):
+        raise OSError(lacking)
+    free = available_memory()
+    if free is not None and free < needed:
+        raise OSError(f"{free / 1e6:.0f} MB of memory are free, wanted {needed / 1e6:.0f}")
+    if getattr(sys, "frozen", False):
+        raise OSError("there is no Python to do it with")
+    # Not by multiprocessing, which would run a script again that does not guard against it.
+    command = [sys.executable, "-c", _CHILD, str(package.folder.resolve())]
+    subprocess.run(command, check=True, capture_output=True, timeout=_PACKING_SECONDS)
+
+
+def _pack(package: Package, target: Path) -> None:
     """Make the folder `target`, whole or not at all."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    needed = 3 * package.manifest.files[MODEL_DATA].size
-    if shutil.disk_usage(target.parent).free < needed:
-        raise OSError(f"{target.parent} has less than {needed / 1e6:.0f} MB of room")
-    logger.info("%s: packing its weights for this processor, once", package.folder)
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         tables = _write(package, part)
@@ -186,7 +226,6 @@ def _pack(package: Package, target: Path) -> Note:
         part.replace(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    return note
 
 
 def _write(package: Package, part: Path) -> list[Table]:
@@ -227,18 +266,19 @@ def _tables(
     package: Package, made: Mapping[str, ExternalTensor], folder: Path
 ) -> Iterator[tuple[str, Table]]:
     """The large tensors that were written as the package has them, and not packed."""
-    original = np.memmap(package.folder / MODEL_DATA, mode="r")
     written = np.memmap(folder / _WEIGHTS, mode="r")
     for name, tensor in external_tensors(package.folder / MODEL).items():
         same = made.get(name)
         size, kind = _size(tensor), _TYPES.get(tensor.type)
         if same is None or kind is None or size < _TABLE_BYTES or _is_packed(same):
             continue
-        start, at = int(tensor.entry["offset"]), int(same.entry["offset"])
+        file, start = tensor.entry["location"], int(tensor.entry.get("offset", 0))
+        at = int(same.entry["offset"])
         blocks = (slice(i, min(i + _BLOCK, size)) for i in range(0, size, _BLOCK))
-        before, after = original[start : start + size], written[at : at + size]
+        before = np.memmap(package.folder / file, mode="r", offset=start, shape=size)
+        after = written[at : at + size]
         if all(np.array_equal(before[block], after[block]) for block in blocks):
-            yield name, Table(name, kind, tensor.shape, start)
+            yield name, Table(name, kind, tensor.shape, file, start)
 
 
 def _size(tensor: ExternalTensor) -> int:
@@ -271,12 +311,15 @@ def _copy(source: Path, target: Path, left_out: list[tuple[int, int]]) -> None:
 
 
 def _mapped(package: Package, folder: Path, note: Note) -> PackedGraphs:
-    values, arrays = {}, []
+    values, maps = {}, []
     for table in note.tables:
-        array = np.memmap(package.folder / MODEL_DATA, table.type, "r", table.offset, table.shape)
-        arrays.append(array)
+        with (package.folder / table.file).open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        count = math.prod(table.shape)
+        array = np.frombuffer(mapped, table.type, count, table.offset).reshape(table.shape)
+        maps.append(mapped)
         values[table.name] = onnxruntime.OrtValue.ortvalue_from_numpy(array)
-    return PackedGraphs(folder, values, arrays)
+    return PackedGraphs(folder, values, maps)
 
 
 def _on_disk(path: Path) -> int:
