@@ -233,8 +233,8 @@ class Database(Connection):
         """The `limit` chunks with the highest cosine to `vector` (dimension,) float32, best first.
 
         Their sign bits choose at least `candidates` of them, by default `default_candidates`, whose
-        stored vectors are then compared; `exact` compares all. `within` and the required and excluded words of `text`
-        limit what is looked at. Equal scores come in the order of ids.
+        stored vectors are then compared; `exact` compares all. `within` and the required and
+        excluded words of `text` limit what is looked at. Equal scores come in the order of ids.
         """
         vector = np.asarray(vector, np.float32)
         with self.reading():
