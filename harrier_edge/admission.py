@@ -11,6 +11,8 @@ from harrier_edge.package import package_name
 from harrier_edge.spec import FAITHFUL, MANIFEST_NAME, PackageManifest, read_table
 from harrier_edge.store.connection import StoredModel
 
+_MUST_AGREE = ("fingerprint", "dimension", "precision")
+
 logger = logging.getLogger(__name__)
 
 
@@ -33,6 +35,11 @@ def _of(manifest: PackageManifest, package: Path) -> StoredModel:
         package=package_name(package),
         fidelity=manifest.parity.mean_cosine if manifest.parity else None,
     )
+
+
+def same_model(one: StoredModel, other: StoredModel) -> bool:
+    """Whether two models give the same vectors."""
+    return all(getattr(one, what) == getattr(other, what) for what in _MUST_AGREE)
 
 
 def may_query(wanted: StoredModel, stored: StoredModel) -> bool:
@@ -67,7 +74,7 @@ def admit(path: Path, stored: StoredModel, wanted: StoredModel) -> StoredModel |
 
 def require_same(path: Path, stored: StoredModel, wanted: StoredModel) -> None:
     """Raise ModelMismatchError where the index at `path` holds vectors of another model."""
-    for what in ("fingerprint", "dimension", "precision"):
+    for what in _MUST_AGREE:
         seen, needed = getattr(wanted, what), getattr(stored, what)
         if seen != needed:
             raise ModelMismatchError(

@@ -12,6 +12,7 @@ from types import TracebackType
 from harrier_edge.admission import admit, identity, may_query, require_same
 from harrier_edge.documents.walk import absolute, is_below, printable
 from harrier_edge.documents.watch import moments
+from harrier_edge.dumps.transfer import dump, load
 from harrier_edge.embedder import Embedder
 from harrier_edge.errors import DocumentError, UsageError
 from harrier_edge.memos import recall_all, remember
@@ -334,6 +335,40 @@ class Index:
     def backup(self, target: str | Path) -> None:
         """Copy the index to a new file while it is in use. Raises StoreError where that fails."""
         backup(self._database, absolute(Path(target)))
+
+    def dump(
+        self, file: str | Path, *, on_progress: OnProgress = lambda stage, done, total: None
+    ) -> int:
+        """Write all that the index holds to a new `file`, as Parquet or JSON Lines by its ending.
+
+        That is every chunk with its vector, document, lines and metadata (dumps/records.py has all
+        fields), while the index may be used. Returns how many chunks.
+
+        Raises UsageError where the ending is neither ".parquet" nor ".jsonl" or pyarrow is missing,
+        StoreError where the file exists or cannot be written.
+        """
+        return dump(self._database, absolute(Path(file)), on_progress)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        file: str | Path,
+        *,
+        model: str | Path | None = None,
+        precision: str | None = None,
+        on_progress: OnProgress = lambda stage, done, total: None,
+    ) -> int:
+        """Make a new index at `path` of what `dump` wrote to `file`; nothing is embedded.
+
+        `model` and `precision` are as in `open`; without them the package that made it is looked
+        for. Returns how many chunks it has.
+
+        Raises ModelMismatchError where the model is another one, ModelNotFoundError where none is
+        found, StoreError where `path` exists or `file` is damaged, which leaves nothing behind.
+        """
+        package = None if model is None else find_package(model, precision)
+        return load(absolute(Path(file)), absolute(Path(path)), package, on_progress)
 
     def check(self) -> list[str]:
         """What is wrong with the index file, in words; nothing where it is sound. Reads it all."""
