@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterator
 from importlib import resources
 
 from harrier_edge.errors import ModelNotFoundError
-from harrier_edge.spec import ModelSpec, read_table
+from harrier_edge.spec import ModelSpec, OnnxSource, read_table
 
 _PACKAGE = "harrier_edge.models"
 
@@ -28,6 +29,26 @@ def load(name: str) -> ModelSpec:
         )
     with resources.as_file(resources.files(_PACKAGE) / f"{name}.toml") as path:
         return read_table(path, ModelSpec)
+
+
+def onnx_source(repository: str) -> tuple[ModelSpec, OnnxSource] | None:
+    """The model that `repository` is an ONNX export of, and what is known of it."""
+    return next((one for one in _onnx_sources() if one[1].repository == repository), None)
+
+
+def onnx_of(graph: str, sha256: str) -> tuple[ModelSpec, OnnxSource] | None:
+    """The model and its ONNX export of which a file `graph` has this digest."""
+
+    def has(source: OnnxSource) -> bool:
+        return graph in source.files and source.files[graph].sha256 == sha256
+
+    return next((one for one in _onnx_sources() if has(one[1])), None)
+
+
+def _onnx_sources() -> Iterator[tuple[ModelSpec, OnnxSource]]:
+    for spec in map(load, names()):
+        if spec.onnx:
+            yield spec, spec.onnx
 
 
 def licence_text(name: str) -> str:

@@ -77,6 +77,7 @@ class Embedder(TextEncoder):
             layers=package.layers,
             packed=packed_graphs(package) if not providers else None,
             padding=manifest.padding,
+            batching=manifest.batching,
             vocab_size=manifest.vocab_size,
             threads=_threads(threads),
             providers=providers,

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, TypeVar, cast
 import msgspec
 
 from harrier_edge.errors import DownloadError, UsageError
+from harrier_edge.foreign import FLOAT, choose_graph, foreign_files, foreign_graphs
+from harrier_edge.foreign import FOLDER as FOREIGN
 from harrier_edge.package import is_name, sha256_of
 from harrier_edge.places import cache_folder, lacking_space
 from harrier_edge.spec import MANIFEST_NAME, FileRecord
@@ -37,7 +39,8 @@ BACKOFF_S = 1.0  # before the second attempt; doubled for each after it
 LONGEST_WAIT_S = 60.0
 SPARE_BYTES = 64 * 2**20  # of the disk, for everything small
 
-# Of a checkpoint's repository; other weights (ONNX, OpenVINO, PyTorch's pickles) stay there.
+# Of a checkpoint's repository; other weights (OpenVINO, PyTorch's pickles) stay there, and so does
+# ONNX, but where there is nothing else.
 _CHECKPOINT_FILES = ("*.json", "*.safetensors", "LICENSE*", "LICENCE*")
 _MODULE_FILES = ("[0-9]_*/config.json", "[0-9]_*/*.safetensors")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -70,6 +73,11 @@ class Download:
         """Whether it is a model package already, not a checkpoint to export."""
         return (self.folder / MANIFEST_NAME).is_file()
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether it is an ONNX export of others; see `foreign`."""
+        return (self.folder / FOREIGN).is_dir()
+
 
 def is_offline() -> bool:
     """Whether the user forbids the network."""
@@ -81,11 +89,14 @@ def download(
     repository: str,
     revision: str,
     *,
+    precision: str | None = None,
     pinned: Mapping[str, FileRecord] | None = None,
     room_for: Callable[[int], int] = lambda size: 0,
     quiet: bool = False,
 ) -> Download:
     """Have `repository` ("owner/name") at `revision` (a commit, branch or tag) on this disk.
+
+    Of an ONNX export of others only the graph in `precision` is taken, by default float32.
 
     Sizes and digests are checked against what the hub tells and against `pinned`, both before
     anything is parsed. A file that comes out wrong is downloaded once more; a connection that
@@ -101,8 +112,8 @@ def download(
             f"{repository}: no revision of it is known here. Name a commit with --revision, or "
             "--revision main for the newest."
         )
-    if _COMMIT.fullmatch(revision) and (here := _folder(repository, revision) / MARKER).exists():
-        return Download(here.parent, repository, revision)
+    if _COMMIT.fullmatch(revision) and _is_whole(_folder(repository, revision), precision):
+        return Download(_folder(repository, revision), repository, revision)
     if is_offline():
         raise DownloadError(
             f"{repository} at {revision} is not on this machine, and the network is forbidden by "
@@ -110,9 +121,9 @@ def download(
             "machine: harrier-edge package MODEL -o FILE there, harrier-edge pull --from FILE here."
         )
     api = _api(quiet)
-    commit, files = _listing(api, repository, revision)
+    commit, files = _listing(api, repository, revision, precision)
     folder = _folder(repository, commit)
-    if not (folder / MARKER).exists():
+    if not _is_whole(folder, precision):
         _check_pins(repository, commit, files, pinned or {})
         _check_room(folder, files, room_for)
         for file in files:
@@ -125,6 +136,16 @@ def drop(download: Download) -> None:
     """Remove a download from the disk."""
     (download.folder / MARKER).unlink(missing_ok=True)
     shutil.rmtree(download.folder)
+
+
+def _is_whole(folder: Path, precision: str | None) -> bool:
+    """Whether all is there; an ONNX export of others is there in some precisions only."""
+    try:
+        names = msgspec.json.decode((folder / MARKER).read_bytes(), type=dict[str, int])
+    except (OSError, msgspec.DecodeError):
+        return False
+    graphs = foreign_graphs(names)
+    return not graphs or (precision or FLOAT) in graphs
 
 
 def _folder(repository: str, commit: str) -> Path:
@@ -141,7 +162,9 @@ def _api(quiet: bool) -> HfApi:
     return huggingface_hub.HfApi(os.environ.get("HF_ENDPOINT") or None)
 
 
-def _listing(api: HfApi, repository: str, revision: str) -> tuple[str, list[RemoteFile]]:
+def _listing(
+    api: HfApi, repository: str, revision: str, precision: str | None
+) -> tuple[str, list[RemoteFile]]:
     """The commit, and the files of it that are wanted, smallest first."""
     info = _patiently(
         f"{repository} at {revision}",
@@ -154,9 +177,10 @@ def _listing(api: HfApi, repository: str, revision: str) -> tuple[str, list[Remo
             "$HF_ENDPOINT: a mirror may be out of date."
         )
     names = [one.rfilename for one in info.siblings or []]
+    wanted = _wanted(names, precision)
     files = []
     for one in info.siblings or []:
-        if not _wanted(one.rfilename, is_package=MANIFEST_NAME in names):
+        if one.rfilename not in wanted:
             continue
         if not all(map(is_name, PurePosixPath(one.rfilename).parts)):
             raise DownloadError(f"{repository}: has a file named {one.rfilename!r}; not taken.")
@@ -176,10 +200,16 @@ def _listing(api: HfApi, repository: str, revision: str) -> tuple[str, list[Remo
     return commit, sorted(files, key=lambda file: file.size)
 
 
-def _wanted(name: str, *, is_package: bool) -> bool:
-    if "/" not in name.replace("\\", "/"):
-        return is_package or any(fnmatch(name, pattern) for pattern in _CHECKPOINT_FILES)
-    return not is_package and any(fnmatch(name, pattern) for pattern in _MODULE_FILES)
+def _wanted(names: list[str], precision: str | None) -> set[str]:
+    """The files that are needed of a package, of a checkpoint, or of an ONNX export of others."""
+    top = {name for name in names if "/" not in name.replace("\\", "/")}
+    if MANIFEST_NAME in names:
+        return top
+    checkpoint = {name for name in top if any(fnmatch(name, one) for one in _CHECKPOINT_FILES)}
+    if foreign_graphs(names) and not any(name.endswith(".safetensors") for name in checkpoint):
+        return set(foreign_files(names, choose_graph(names, precision)[1]))
+    below = set(names) - top
+    return checkpoint | {name for name in below if any(fnmatch(name, one) for one in _MODULE_FILES)}
 
 
 def _check_pins(

@@ -55,6 +55,7 @@ class Session:
         packed: PackedGraphs | None = None,
         one_pass_tokens: int = LONG_TEXT_TOKENS,
         padding: bool = True,
+        batching: bool = True,
         vocab_size: int | None = None,
         threads: int | None = None,
         providers: Sequence[str] | None = None,
@@ -65,11 +66,11 @@ class Session:
         through it, and `model` is loaded when several come at once. `layers` are its graphs of
         single layers, if it has them: on a CPU, texts of more than `one_pass_tokens` go through
         these, with the bits of one pass. `packed` are the same graphs over mapped weights, for the
-        CPU. Without `padding`, only texts of one length share a batch. Token ids from `vocab_size`
-        on are refused. `providers` are ONNX Runtime's, with or without "ExecutionProvider"
-        (default: CPU). Raises UsageError for a provider that is not installed or a thread count
-        below 1, and PackageError for a graph that does not load, or has other inputs, output or
-        dimension than a package's.
+        CPU. Without `padding`, only texts of one length share a batch; without `batching` none
+        do. Token ids from `vocab_size` on are refused. `providers` are ONNX Runtime's, with or
+        without "ExecutionProvider" (default: CPU). Raises UsageError for a provider that is not
+        installed or a thread count below 1, and PackageError for a graph that does not load, or has
+        other inputs, output or dimension than a package's.
         """
         self._threads = available_cores() if threads is None else threads
         if self._threads < 1:
@@ -89,6 +90,7 @@ class Session:
         self.dimension = dimension
         self._pad_token = pad_token
         self._padding = padding
+        self._batching = batching
         self._vocab_size = vocab_size
         self._all_threads()
 
@@ -115,7 +117,10 @@ class Session:
         outputs = {o.name: (o.type, o.shape[-1:]) for o in session.get_outputs()}
         if inputs != wanted:
             raise PackageError(f"{model}: its inputs are {inputs}, wanted {wanted}.")
-        if outputs.get(OUTPUT) != ("tensor(float)", [self.dimension]):
+        dtype, last = outputs.get(OUTPUT, ("", []))
+        # Others leave the dimension open, or name it.
+        is_other = last == [] or (isinstance(last[0], int) and last[0] != self.dimension)
+        if dtype != "tensor(float)" or is_other:
             raise PackageError(
                 f"{model}: its outputs are {outputs}, wanted {OUTPUT} of float, dimension "
                 f"{self.dimension}."
@@ -223,6 +228,8 @@ class Session:
         are done. Vectors are the same to the last bit as those of `run`.
         """
         self._refuse_unknown(texts)
+        if not self._batching:
+            batch_size = 1
         vectors = np.empty((len(texts), self.dimension), np.float32)
         batches = list(token_batches([len(text) for text in texts], batch_size, self._padding))
         # One text alone, and a long one for the memory that it takes, has all threads.
@@ -300,7 +307,7 @@ class Session:
     ) -> Vectors:
         width = max(map(len, batch))
         fits = width <= TILED_TOKENS and (self._padding or width == min(map(len, batch)))
-        if len(batch) > 1 and not fits:
+        if len(batch) > 1 and not (fits and self._batching):
             return np.concatenate([self._run(session, [text]) for text in batch])
         feeds = _padded(batch, self._pad_token)
         vectors: Vectors = session.run([OUTPUT], feeds)[0]

@@ -42,6 +42,14 @@ class Source(Table, frozen=True):
     files: dict[str, FileRecord]
 
 
+class OnnxSource(Table, frozen=True):
+    """Where others publish a model as ONNX."""
+
+    repository: str
+    revision: str
+    files: dict[str, FileRecord]
+
+
 class Shape(Table, frozen=True):
     """The size of a decoder, in the field's usual words."""
 
@@ -91,6 +99,7 @@ class ModelSpec(Table, frozen=True):
     tokens: Tokens
     prompts: dict[str, str]
     inferred: list[str]  # dotted keys that are inferred, not read from the published files
+    onnx: OnnxSource | None = None  # an ONNX export of it by others
 
 
 class PackageFile(Table, frozen=True):
@@ -156,6 +165,8 @@ class PackageManifest(Table, frozen=True):
     document_prompt: str = ""  # the preset that a document gets by itself; since format 3
     # Whether a text has the same vector beside longer ones, padded, as alone; since format 3.
     padding: bool = True
+    # Whether it has the same beside texts of its own length, too; since format 4.
+    batching: bool = True
     sample: Sample | None = None  # since format 3
     vocab_size: int | None = None  # rows of the embedding table; since format 4
 

@@ -25,7 +25,7 @@ FLOORS = {
     "harrier_edge": (
         {"errors"},
         {"spec", "places", "prompts", "vectors", "fusion", "machine", "bench_texts", "graphs"}
-        | {"isolation"},
+        | {"foreign", "isolation"},
         {"memos", "settings"},
         {"package", "catalog", "layers"},
         {"packing"},
@@ -49,7 +49,7 @@ FLOORS = {
         {"sample"},
         {"manifest"},
         {"package"},
-        {"via_optimum"},
+        {"adopt", "via_optimum"},
     ),
 }
 OWNERS = {

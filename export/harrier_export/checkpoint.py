@@ -88,11 +88,11 @@ def held(name: str, values: Float32, feedback: Feedback | None = None) -> HeldTe
     return HeldTensor(name, values.shape, Path(), "F32", 0, feedback, values)
 
 
-class Checkpoint:
-    """A checkpoint folder: its config, its tensors and which of them have been asked for."""
+class ModelFolder:
+    """A model's folder: its config and whatever else it says in JSON."""
 
     def __init__(self, folder: Path) -> None:
-        """Open `folder`. Raises CheckpointError where the config or a weight file is unusable."""
+        """Open `folder`. Raises CheckpointError where its config cannot be read."""
         self.folder = folder
         if not folder.is_dir():
             raise CheckpointError(
@@ -100,15 +100,6 @@ class Checkpoint:
                 "safetensors files)."
             )
         self.config = self.json("config.json")
-        self.weight_files = _weight_files(folder)
-        self._tensors: dict[str, Tensor] = {}
-        for path in self.weight_files:
-            self._tensors.update(read_header(path))
-        # A *Model checkpoint has bare names, a *ForCausalLM one has "model." before them.
-        self._prefix = "" if "embed_tokens.weight" in self._tensors else "model."
-        self._used: set[str] = set()
-        self._hashing: ThreadPoolExecutor | None = None
-        self._digests: dict[str, Future[str]] = {}
 
     def json(self, name: str) -> dict[str, Any]:
         """A JSON object of the folder, by file name. Raises CheckpointError."""
@@ -134,6 +125,23 @@ class Checkpoint:
                 "Download it again."
             )
         return value
+
+
+class Checkpoint(ModelFolder):
+    """A checkpoint folder: its config, its tensors and which of them have been asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open `folder`. Raises CheckpointError where the config or a weight file is unusable."""
+        super().__init__(folder)
+        self.weight_files = _weight_files(folder)
+        self._tensors: dict[str, Tensor] = {}
+        for path in self.weight_files:
+            self._tensors.update(read_header(path))
+        # A *Model checkpoint has bare names, a *ForCausalLM one has "model." before them.
+        self._prefix = "" if "embed_tokens.weight" in self._tensors else "model."
+        self._used: set[str] = set()
+        self._hashing: ThreadPoolExecutor | None = None
+        self._digests: dict[str, Future[str]] = {}
 
     def has(self, name: str) -> bool:
         """Whether there is a tensor `name`."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harrier_edge.errors import UnsupportedModelError
-from harrier_export.checkpoint import Checkpoint
+from harrier_export.checkpoint import ModelFolder
 
 MODULES = "modules.json"
 _WRITTEN = ("Transformer", "Pooling", "Normalize")
@@ -24,7 +24,7 @@ class SentenceConfig:
     max_tokens: int | None
 
 
-def read_sentence_config(checkpoint: Checkpoint) -> SentenceConfig:
+def read_sentence_config(checkpoint: ModelFolder) -> SentenceConfig:
     """Read what there is. Raises UnsupportedModelError where it is not last-token pooling."""
     _check_modules(checkpoint)
     prompts: dict[str, str] = {}
@@ -49,7 +49,7 @@ def document_prompt(prompts: Mapping[str, str]) -> str:
     return next((name for name in _DOCUMENT_PROMPTS if prompts.get(name)), "")
 
 
-def _check_modules(checkpoint: Checkpoint) -> None:
+def _check_modules(checkpoint: ModelFolder) -> None:
     if not _has(checkpoint, MODULES):
         return
     for module in checkpoint.json_list(MODULES):
@@ -70,5 +70,5 @@ def _check_modules(checkpoint: Checkpoint) -> None:
                 )
 
 
-def _has(checkpoint: Checkpoint, name: str) -> bool:
+def _has(checkpoint: ModelFolder, name: str) -> bool:
     return (checkpoint.folder / name).exists()

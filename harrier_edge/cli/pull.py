@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from harrier_edge.cli.common import Progress, to_json
 from harrier_edge.cli.export import exporter, verify_option
 from harrier_edge.errors import ModelError, UsageError
+from harrier_edge.foreign import FLOAT
 
 if TYPE_CHECKING:
     from harrier_edge.hub import Download
@@ -74,39 +75,71 @@ def run(args: argparse.Namespace) -> int:
 
 def _taken_in(args: argparse.Namespace) -> Path:
     from harrier_edge.archive import install
+    from harrier_edge.foreign import FOLDER
+    from harrier_edge.spec import MANIFEST_NAME
 
-    if args.revision or args.precision:
-        raise UsageError("--revision and --precision are for a MODEL; --from takes what is there.")
+    if args.revision:
+        raise UsageError("--revision is for a MODEL; --from takes what is there.")
+    if (args.source / FOLDER).is_dir() and not (args.source / MANIFEST_NAME).exists():
+        return _adopted_from(args.source, args.precision)
+    if args.precision:
+        raise UsageError("--precision is for a MODEL; --from takes the package that is there.")
     with Progress(args.quiet) as progress:
         return install(args.source, lambda done, total: progress("pull", done, total))
+
+
+def _adopted_from(source: Path, precision: str | None) -> Path:
+    """Take in a folder with an ONNX export of others."""
+    from harrier_edge import catalog
+    from harrier_edge.foreign import choose_graph
+    from harrier_edge.package import package_place, sha256_of
+
+    names = [path.relative_to(source).as_posix() for path in source.rglob("*")]
+    precision, graph = choose_graph(names, precision)
+    digest = sha256_of(source / graph)
+    spec, origin = catalog.onnx_of(graph, digest) or (None, None)
+    name = origin.repository if origin else source.resolve().name
+    place = package_place(name, origin.revision if origin else digest[:40], precision)
+    if not place.is_dir():
+        exporter().adopt(source, place, precision, name=name, spec=spec, origin=origin)
+    return place
 
 
 def _downloaded(args: argparse.Namespace) -> Path:
     from harrier_edge import catalog, hub  # no other command pays for their imports
     from harrier_edge.package import package_place
 
-    spec = None if "/" in args.model else catalog.load(args.model)
+    known = catalog.onnx_source(args.model)
+    spec = known[0] if known else None if "/" in args.model else catalog.load(args.model)
+    source = known[1] if known else spec.source if spec else None
     if spec:
         exporter()  # a missing extra is told before the download, not after it
-    repository = spec.source.repository if spec else args.model
-    revision = args.revision or (spec.source.revision if spec else "")
-    is_pinned = spec is not None and revision == spec.source.revision
-    wanted = args.precision or "int8"
+    revision = args.revision or (source.revision if source else "")
+    is_pinned = source is not None and revision == source.revision
+    wanted = args.precision or (FLOAT if known else "int8")
     place = package_place(args.model, revision, wanted)
     if place.is_dir():
         return place
     download = hub.download(
-        repository,
+        source.repository if source else args.model,
         revision,
-        pinned=spec.source.files if spec and is_pinned else None,
+        precision=args.precision,
+        pinned=source.files if source and is_pinned else None,
         # fp32 takes twice what bf16 does, all else less than the checkpoint.
         room_for=lambda size: 2 * size if wanted == "fp32" else size,
         quiet=bool(args.quiet) or not sys.stderr.isatty(),
     )
     if download.is_package:
         return _adopt(download, args.model, args.precision)
+    if download.is_foreign:
+        wanted = args.precision or FLOAT
     place = package_place(args.model, download.revision, wanted)
-    if not place.is_dir():
+    if not place.is_dir() and download.is_foreign:
+        origin = known[1] if known and is_pinned else None
+        exporter().adopt(
+            download.folder, place, args.precision, name=args.model, spec=spec, origin=origin
+        )
+    elif not place.is_dir():
         is_known = spec is not None and (is_pinned or not spec.source.revision)
         _export(download, place, args.model if is_known else None, args)
     if not args.keep_checkpoint:
