@@ -28,6 +28,7 @@ STORES: dict[str, np.dtype[Any]] = {
     "float16": np.dtype("<f2"),
 }
 WORD_BITS = 64
+ROTATED = 64  # rows at once: they stay in the processor's cache
 ROUNDS = 3  # of the rotation: after fewer, single large dimensions still show
 
 
@@ -70,22 +71,28 @@ def rotate(vectors: Vectors) -> Vectors:
     dimension = vectors.shape[1]
     size = 1 << (dimension.bit_length() - 1)  # the largest power of two that fits
     turned = vectors.astype(np.float32)
-    for signs in _signs(dimension):
-        turned *= signs
-        for start in sorted({0, dimension - size}):
-            turned[:, start : start + size] = _hadamard(turned[:, start : start + size])
+    for first in range(0, len(turned), ROTATED):
+        some = turned[first : first + ROTATED].T.copy()  # (dimension, rows): long runs of memory
+        for signs in _signs(dimension):
+            some *= signs[:, None]
+            for start in sorted({0, dimension - size}):
+                some[start : start + size] = _hadamard(some[start : start + size])
+        turned[first : first + ROTATED] = some.T
     return turned
 
 
-def _hadamard(vectors: Vectors) -> Vectors:
-    """The orthonormal Walsh-Hadamard transform of each row (n, power of two)."""
-    rows, size = vectors.shape
+def _hadamard(columns: Vectors) -> Vectors:
+    """The orthonormal Walsh-Hadamard transform of each column (power of two, n)."""
+    size, rows = columns.shape
     half = 1
     while half < size:
-        pairs = vectors.reshape(rows, size // (2 * half), 2, half)
-        vectors = np.stack([pairs[:, :, 0] + pairs[:, :, 1], pairs[:, :, 0] - pairs[:, :, 1]], 2)
+        pairs = columns.reshape(size // (2 * half), 2, half, rows)
+        made = np.empty_like(pairs)
+        np.add(pairs[:, 0], pairs[:, 1], out=made[:, 0])
+        np.subtract(pairs[:, 0], pairs[:, 1], out=made[:, 1])
+        columns = made
         half *= 2
-    return vectors.reshape(rows, size) * np.float32(size**-0.5)
+    return columns.reshape(size, rows) * np.float32(size**-0.5)
 
 
 @lru_cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -179,7 +179,17 @@ class Database(Connection):
                 (document, number, line, end_line, text, heading, start, "end", digest)
             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
             """,
-            (document, *astuple(chunk)),
+            (
+                document,
+                chunk.number,
+                chunk.line,
+                chunk.end_line,
+                chunk.text,
+                chunk.heading,
+                chunk.start,
+                chunk.end,
+                chunk.digest,
+            ),
         )
         row = self._connection.last_insert_rowid()
         self.execute(

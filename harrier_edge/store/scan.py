@@ -32,6 +32,7 @@ FAR = np.uint16(0xFFFF)
 
 Documents = npt.NDArray[np.uint32]
 Rows = npt.NDArray[np.int64]
+Distances = npt.NDArray[np.uint16]
 
 
 @dataclass(frozen=True)
@@ -120,16 +121,17 @@ class Scan:
         bits = sign_words(rotated[None])[0]
         with self._lock:
             first = FIRST_WORDS if self._words > FEW_WORDS else self._words
-            rows = self._near(bits[:first], count * NEAR, scope)
-            pool = rows[_smallest(_hamming(self._gather(rows, self._words), bits), count * POOL)]
-            products = sign_products(self._gather(pool, self._words).T, rotated)
+            rows, distances = self._near(bits[:first], count * NEAR, scope)
+            distances += _hamming(self._gather(rows, first, self._words), bits[first:])
+            pool = rows[_smallest(distances, count * POOL)]
+            products = sign_products(self._gather(pool, 0, self._words).T, rotated)
             best = pool[np.lexsort((pool, -products))[:count]]
             return self._ids(best), self._documents[best].astype(np.int64)
 
-    def _near(self, first: Words, least: int, scope: Scope) -> Rows:
+    def _near(self, first: Words, least: int, scope: Scope) -> tuple[Rows, Distances]:
         """The rows in the scope, in rising order, whose first words are nearest to `first`.
 
-        They are a small share of all rows, but `least` if there are as many.
+        They are a small share of all rows, but `least` if there are as many. And how far they are.
         """
         total = len(self._segments) * SEGMENT
         most = max(least, total // SHARE)
@@ -137,15 +139,18 @@ class Scan:
         kept = np.count_nonzero(found)
         if kept < GATHERED * total:
             rows = np.flatnonzero(found)
-            if kept <= most:
-                return rows
-            return rows[_smallest(_hamming(self._gather(rows, len(first)), first), most)]
+            distances = _hamming(self._gather(rows, 0, len(first)), first)
+            if kept > most:
+                near = _smallest(distances, most)
+                rows, distances = rows[near], distances[near]
+            return rows, distances
         distances = np.empty(total, np.uint16)
         for block, start in zip(self._blocks, range(0, total, BLOCK), strict=True):
             part = distances[start : start + BLOCK]
             part[:] = _hamming(block[: len(first), : len(part)], first)
         distances[~found] = FAR
-        return _smallest(distances, most)
+        rows = _smallest(distances, most)
+        return rows, distances[rows]
 
     def _found(self, scope: Scope, total: int) -> npt.NDArray[np.bool_]:
         """Which rows are chunks in the scope."""
@@ -175,22 +180,22 @@ class Scan:
         held = places[segments] >= 0
         return places[segments[held]] * SEGMENT + ids[held] % SEGMENT
 
-    def _gather(self, rows: Rows, words: int) -> Words:
-        """The first words of rows in rising order: (words, n)."""
-        gathered = np.empty((words, len(rows)), np.uint64)
+    def _gather(self, rows: Rows, first: int, end: int) -> Words:
+        """The words from `first` to `end` of rows in rising order: (end - first, n)."""
+        gathered = np.empty((end - first, len(rows)), np.uint64)
         ends = np.searchsorted(rows, np.arange(1, len(self._blocks) + 1) * BLOCK)
         start = 0
-        for number, (block, end) in enumerate(zip(self._blocks, ends.tolist(), strict=True)):
-            inside = rows[start:end] - number * BLOCK
-            gathered[:, start:end] = block[:words].take(inside, axis=1)
-            start = end
+        for number, (block, stop) in enumerate(zip(self._blocks, ends.tolist(), strict=True)):
+            inside = rows[start:stop] - number * BLOCK
+            gathered[:, start:stop] = block[first:end].take(inside, axis=1)
+            start = stop
         return gathered
 
     def _ids(self, rows: Rows) -> Rows:
         return np.array(self._segments, np.int64)[rows // SEGMENT] * SEGMENT + rows % SEGMENT
 
 
-def _hamming(words: Words, bits: Words) -> npt.NDArray[np.uint16]:
+def _hamming(words: Words, bits: Words) -> Distances:
     """The bits in which each column of words (words, n) differs from `bits` (words,)."""
     different = np.empty(words.shape[1], np.uint64)  # written again for each word, so it stays
     count = np.empty(words.shape[1], np.uint8)  # in the cache
@@ -202,7 +207,7 @@ def _hamming(words: Words, bits: Words) -> npt.NDArray[np.uint16]:
     return distances
 
 
-def _smallest(distances: npt.NDArray[np.uint16], count: int) -> Rows:
+def _smallest(distances: Distances, count: int) -> Rows:
     """Where the `count` smallest distances are, in rising order of places.
 
     Of equal distances the first places are taken; FAR is never among them. A guess from a sample
