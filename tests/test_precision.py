@@ -14,13 +14,8 @@ from harrier_edge.errors import UsageError
 from harrier_export.checkpoint import Float32, read_header
 from harrier_export.graph import FLOAT, INT64, GraphBuilder
 from harrier_export.precision import precision_format
-from harrier_export.precision.blocks import (
-    BlockEmbedding,
-    Quantized,
-    dequantize,
-    quantize,
-    refine,
-)
+from harrier_export.precision.blocks import BlockEmbedding, refine
+from harrier_export.precision.codes import Quantized, dequantize, quantize
 from harrier_export.precision.formats import Rows, TokenRows
 from harrier_export.precision.tokens import TokenLinear
 from harrier_export.rounding import feedback

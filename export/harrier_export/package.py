@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -138,7 +139,6 @@ def export(
         repaired = write_tokenizer(
             source.folder / TOKENIZER, folder / TOKENIZER, decoder.final_token, decoder.vocab_size
         )
-        compiled = compile_tokenizer(folder, decoder.final_token)
         calibration = None
         if form.calibrated and options.calibrate:
             calibration = Calibration(
@@ -155,9 +155,11 @@ def export(
             journal=unfinished.journal,
             on_bytes=lambda done: on_progress("export", done, max(done, plan.nbytes)),
         )
-        with source.hashed_beside(), weights:
+        with ThreadPoolExecutor(1) as beside, source.hashed_beside(), weights:
+            compiling = beside.submit(compile_tokenizer, folder, decoder.final_token)
             write(weights, calibration).save(folder / MODEL)
             fingerprint = source.fingerprint()
+            compiled = compiling.result()
         write_query_graph(folder, decoder)
         write_layer_graphs(folder, decoder)
         manifest = _manifest(source, decoder, sentence, spec, options, form, fingerprint)
@@ -180,9 +182,9 @@ def export(
 
 def _identity(source: Checkpoint, options: ExportOptions) -> str:
     """What two exports have in common where one may continue the other."""
-    texts = [options.calibration] if options.calibration else []
-    files = [path.stat() for path in (*source.weight_files, *texts)]
-    made_of = [(stat.st_size, stat.st_mtime_ns, stat.st_ino) for stat in files]
+    files = [*source.weight_files, *([options.calibration] if options.calibration else [])]
+    stats = [path.stat() for path in files if path.exists()]
+    made_of = [(stat.st_size, stat.st_mtime_ns, stat.st_ino) for stat in stats]
     told = repr((source.folder.resolve(), source.config, made_of, tool_versions(), options))
     return hashlib.sha256(told.encode()).hexdigest()
 

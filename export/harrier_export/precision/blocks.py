@@ -1,7 +1,4 @@
-"""Weights in 8 or 4 bits, a scale for each block of a row: MatMulNBits, GatherBlockQuantized.
-
-A weight w of a block is stored as q = round(w / scale) + zero point, an unsigned integer.
-"""
+"""Weights in 8 or 4 bits, a scale for each block of a row: MatMulNBits, GatherBlockQuantized."""
 
 from __future__ import annotations
 
@@ -16,82 +13,12 @@ import numpy.typing as npt
 from harrier_edge.errors import UsageError
 from harrier_export.checkpoint import Float32, Tensor
 from harrier_export.graph import FLOAT, MICROSOFT, GraphBuilder
+from harrier_export.precision.codes import Quantized, dequantize, pack, quantize
 from harrier_export.precision.formats import Last, Rows
 from harrier_export.rounding import Feedback, round_with_feedback
 from harrier_export.weights import Weight
 
-Bytes = npt.NDArray[np.uint8]
-
 _MANY_ROWS = 32 * 2**20  # bytes in float32
-
-# Shrinking a block's range clips its largest weight and rounds all others finer: the factor with
-# the least squared error is taken. At 8 bits the full range always wins.
-_SHRINK = {8: (1.0,), 4: tuple(1 - 0.04 * i for i in range(10))}
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """Rows of weights: `packed` (rows, blocks, bytes), `scales` and `zeros` (rows, blocks)."""
-
-    packed: Bytes
-    scales: Float32
-    zeros: Bytes
-
-
-def quantize(rows: Float32, bits: int, block_size: int, asymmetric: bool) -> Quantized:
-    """Quantize rows (rows, columns), each cut into blocks; a short last block is filled with 0."""
-    count, columns = rows.shape
-    blocks = -(-columns // block_size)
-    if columns < blocks * block_size:
-        rows = np.pad(rows, ((0, 0), (0, blocks * block_size - columns)))
-    w = rows.reshape(count, blocks, block_size)
-    top = 2**bits - 1
-    if asymmetric:
-        low, high = np.minimum(w.min(-1), 0), np.maximum(w.max(-1), 0)
-    else:
-        # The signed end of largest magnitude gets the one code more that the negative side has.
-        low = np.take_along_axis(w, np.abs(w).argmax(-1)[..., None], -1)[..., 0]
-        high = np.zeros_like(low)
-
-    best: tuple[Float32, Float32, npt.NDArray[np.float32]] | None = None
-    least = np.full(low.shape, np.inf, np.float32)
-    for factor in _SHRINK[bits]:
-        f = np.float32(factor)
-        if asymmetric:
-            scale = (high - low) * f / np.float32(top)
-            scale[scale == 0] = 1
-            zero = np.clip(np.rint(-low * f / scale), 0, top)
-        else:
-            zero = np.full_like(low, 2 ** (bits - 1))
-            scale = low * f / -zero
-            scale[scale == 0] = 1
-        codes = np.clip(np.rint(w / scale[..., None]) + zero[..., None], 0, top)
-        error = np.square((codes - zero[..., None]) * scale[..., None] - w).sum(-1)
-        better = error < least
-        least = np.where(better, error, least)
-        if best is None:
-            best = scale, zero, codes
-        else:
-            best = (
-                np.where(better, scale, best[0]),
-                np.where(better, zero, best[1]),
-                np.where(better[..., None], codes, best[2]),
-            )
-    assert best is not None
-    scales, zeros, codes = best
-    return Quantized(
-        _pack(codes.astype(np.uint8), bits), scales.astype(np.float32), zeros.astype(np.uint8)
-    )
-
-
-def dequantize(q: Quantized, bits: int) -> Float32:
-    """The rows (rows, columns) that codes stand for, those filled in included."""
-    codes = q.packed
-    if bits == 4:
-        codes = np.stack([codes & 15, codes >> 4], -1).reshape(*codes.shape[:2], -1)
-    steps = codes.astype(np.float32) - q.zeros[..., None]
-    values: Float32 = (steps * q.scales[..., None]).reshape(len(codes), -1)
-    return values
 
 
 def refine(q: Quantized, rows: Float32, bits: int, block_size: int, known: Feedback) -> Quantized:
@@ -116,17 +43,7 @@ def refine(q: Quantized, rows: Float32, bits: int, block_size: int, known: Feedb
     chosen = np.repeat(q.zeros, block_size, axis=1)  # a short last block is filled with 0
     for j in range(columns):
         chosen[:, j] = codes(values[:, j], j // block_size)
-    return Quantized(_pack(chosen.reshape(count, -1, block_size), bits), q.scales, q.zeros)
-
-
-def _pack(codes: Bytes, bits: int) -> Bytes:
-    """Two 4-bit codes a byte, the earlier one in the low half; 8-bit codes as they are."""
-    if bits == 8:
-        return codes
-    if codes.shape[-1] % 2:
-        codes = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, 1)])
-    low, high = codes[..., ::2], codes[..., 1::2]
-    return (low | high << 4).astype(np.uint8)
+    return Quantized(pack(chosen.reshape(count, -1, block_size), bits), q.scales, q.zeros)
 
 
 @dataclass(frozen=True)
@@ -315,7 +232,7 @@ def _store(
         q = quantize(values, bits, block_size, asymmetric)
         if tensor.feedback is not None:
             q = refine(q, values, bits, block_size, tensor.feedback)
-        return [q.packed, q.scales * np.float32(scale), _pack(q.zeros, bits)][: len(group)]
+        return [q.packed, q.scales * np.float32(scale), pack(q.zeros, bits)][: len(group)]
 
     # With feedback every column costs a step, however few the rows.
     blocks_of_rows = tensor.blocks() if tensor.feedback is None else tensor.blocks(_MANY_ROWS)
