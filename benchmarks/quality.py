@@ -18,11 +18,17 @@ from report import finish, machine, print_table, versions
 from scipy.stats import spearmanr
 
 from harrier_edge import Embedder, Index
+from harrier_edge.searching import Mode
 from harrier_export import ExportOptions, export
 
 CHECKPOINT = Path(__file__).resolve().parents[1] / "models/kestrel"
 PRECISIONS = ("fp32", "int8", "int4")
 SETS = ("stsb", "scifact", "xquad", "folder")
+MODES: dict[Mode, str] = {
+    "text": "index_text_{}_ndcg10",
+    "vector": "index_vector_{}_ndcg10",
+    "hybrid": "kestrel_{}_hybrid_ndcg10",
+}
 
 Figures = dict[str, float]
 
@@ -55,23 +61,26 @@ def retrieval(names: list[str]) -> Iterator[Retrieval]:
 
 def hybrid(set_: Retrieval) -> Figures:
     """The index of the product over one file a document, with the built-in package."""
-    with tempfile.TemporaryDirectory() as folder_, tempfile.TemporaryDirectory() as other:
+    texts: dict[str, list[str]] = {}
+    for document, text in zip(set_.documents, set_.passages, strict=True):
+        texts.setdefault(document, []).append(text)
+    with tempfile.TemporaryDirectory() as work:
+        folder_ = Path(work).resolve() / "files"
+        folder_.mkdir()
         paths = {}
-        for number, (document, text) in enumerate(zip(set_.documents, set_.passages, strict=True)):
-            path = Path(folder_).resolve() / f"{number}.md"
-            path.write_text(text, "utf-8")
+        for number, (document, pieces) in enumerate(texts.items()):
+            path = folder_ / f"{number}.md"
+            path.write_text("\n\n".join(pieces), "utf-8")
             paths[str(path)] = document
         found: Figures = {}
-        with Index.open(Path(other) / "index.sqlite", model="kestrel") as index:
+        with Index.open(Path(work) / "index.sqlite", model="kestrel") as index:
             index.add(folder_)
-            for mode, key in (("text", "index_text"), ("hybrid", "kestrel")):
-                rankings = []
-                for question in set_.questions:
-                    hits = index.search(question, top_k=3 * TOP, mode=mode)  # type: ignore[arg-type]
-                    documents = dict.fromkeys(paths[hit.path] for hit in hits)
-                    rankings.append(list(documents)[:TOP])
-                suffix = "_hybrid" if mode == "hybrid" else ""
-                found[f"{key}_{set_.name}{suffix}_ndcg10"] = ndcg(rankings, set_.judged)
+            for mode, key in MODES.items():
+                rankings = [
+                    [paths[hit.path] for hit in index.search(question, top_k=TOP, mode=mode)]
+                    for question in set_.questions
+                ]
+                found[key.format(set_.name)] = ndcg(rankings, set_.judged)
     return found
 
 
@@ -81,10 +90,10 @@ def systems(work: Path, precisions: list[str]) -> Iterator[tuple[str, System]]:
         package = work / precision
         export(CHECKPOINT, package, ExportOptions(precision=precision, verify=False))
         key = "kestrel" if precision == "fp32" else f"kestrel_{precision}"
-        embedder = Embedder(package)
-        yield key, kestrel(embedder)
+        prompted, plain = kestrel(Embedder(package))
+        yield key, prompted
         if precision == "fp32":
-            yield f"{key}_unprompted", kestrel(embedder, prompts=False)
+            yield f"{key}_unprompted", plain
     whole, static = teacher()
     yield "teacher", whole
     yield "static", static
@@ -114,7 +123,7 @@ def main() -> None:
     columns["bm25"] = {}
     for set_ in sets:
         columns["bm25"].update(figures(set_, by_words(set_)))
-        if set_.name == "scifact":
+        if set_.name in ("scifact", "folder"):
             extra.update(hybrid(set_))
     rows = list(next(iter(columns.values())))
     print_table(

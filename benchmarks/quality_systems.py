@@ -27,15 +27,28 @@ Encode = Callable[[Sequence[str]], Vectors]
 class System:
     """Texts to unit vectors: documents, search queries, and sentences to be compared."""
 
-    document: Encode
+    document: Encode  # keeps what it has embedded: collections come more than once
     query: Encode
     sentence: Encode
 
 
-def kestrel(embedder: Embedder, *, prompts: bool = True) -> System:
-    """A package; with `prompts`, queries and sentences behind the model's instructions."""
+def kept(encode: Encode) -> Encode:
+    """The same, but a collection that it had before costs nothing."""
+    known: dict[tuple[str, ...], Vectors] = {}
 
     def document(texts: Sequence[str]) -> Vectors:
+        key = tuple(texts)
+        if key not in known:
+            known[key] = encode(texts)
+        return known[key]
+
+    return document
+
+
+def kestrel(embedder: Embedder) -> tuple[System, System]:
+    """A package: queries and sentences behind the model's instructions, and without them."""
+
+    def plain(texts: Sequence[str]) -> Vectors:
         return embedder.encode_document(list(texts))
 
     def query(texts: Sequence[str]) -> Vectors:
@@ -44,7 +57,8 @@ def kestrel(embedder: Embedder, *, prompts: bool = True) -> System:
     def sentence(texts: Sequence[str]) -> Vectors:
         return embedder.encode_query(list(texts), prompt_name="sts_query")
 
-    return System(document, query, sentence) if prompts else System(document, document, document)
+    document = kept(plain)
+    return System(document, query, sentence), System(document, plain, plain)
 
 
 def teacher() -> tuple[System, System]:
@@ -66,7 +80,7 @@ def teacher() -> tuple[System, System]:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors
 
-    return System(encode, encode, encode), System(mean, mean, mean)
+    return System(kept(encode), encode, encode), System(kept(mean), mean, mean)
 
 
 def by_vectors(system: System, set_: Retrieval) -> list[list[str]]:
