@@ -6,11 +6,18 @@ if TYPE_CHECKING:
     from harrier_edge.embedder import Embedder
     from harrier_edge.encoding import Embeddings
     from harrier_edge.index import Index
+    from harrier_edge.remote import RemoteEmbedder
     from harrier_edge.searching import Hit
 
-__all__ = ["Embedder", "Embeddings", "Hit", "Index"]
+__all__ = ["Embedder", "Embeddings", "Hit", "Index", "RemoteEmbedder"]
 
-_ROOMS = {"Embedder": "embedder", "Embeddings": "encoding", "Hit": "searching", "Index": "index"}
+_ROOMS = {
+    "Embedder": "embedder",
+    "Embeddings": "encoding",
+    "Hit": "searching",
+    "Index": "index",
+    "RemoteEmbedder": "remote",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -6,8 +6,10 @@ import logging
 from pathlib import Path
 
 from harrier_edge.embedder import Embedder
+from harrier_edge.encoding import TextEncoder
 from harrier_edge.errors import ModelMismatchError
-from harrier_edge.package import package_name
+from harrier_edge.package import find_package, package_folder, package_name
+from harrier_edge.remote import RemoteEmbedder, is_url
 from harrier_edge.spec import FAITHFUL, MANIFEST_NAME, PackageManifest, read_table
 from harrier_edge.store.connection import StoredModel
 
@@ -16,14 +18,49 @@ _MUST_AGREE = ("fingerprint", "dimension", "precision")
 logger = logging.getLogger(__name__)
 
 
-def identity(model: Embedder | Path) -> StoredModel:
+def find_model(model: str | Path | TextEncoder, precision: str | None = None) -> Path | TextEncoder:
+    """A package's folder by that or by a model's name, or by a URL a server's model.
+
+    Raises what `find_package` and `RemoteEmbedder` raise.
+    """
+    if isinstance(model, TextEncoder):
+        return model
+    return RemoteEmbedder(str(model)) if is_url(model) else find_package(model, precision)
+
+
+def stored_model(stored: StoredModel) -> Path | TextEncoder:
+    """The model that an index names, as `find_model` gives it, whether its folder is there or not.
+
+    Raises what `RemoteEmbedder` raises.
+    """
+    package = stored.package
+    return RemoteEmbedder(package) if is_url(package) else package_folder(package)
+
+
+def loaded(model: Path | TextEncoder) -> TextEncoder:
+    """A model of `find_model` or `stored_model`, ready. Raises what `Embedder` raises."""
+    return Embedder(model) if isinstance(model, Path) else model
+
+
+def identity(model: TextEncoder | Path) -> StoredModel:
     """What an index stores of a model, given loaded or as its package's folder.
 
     Raises SpecError where the folder's manifest is malformed.
     """
+    if isinstance(model, Path):
+        return _of(read_table(model / MANIFEST_NAME, PackageManifest), model)
     if isinstance(model, Embedder):
         return _of(model.manifest, model.package)
-    return _of(read_table(model / MANIFEST_NAME, PackageManifest), model)
+    if isinstance(model, RemoteEmbedder):
+        return StoredModel(
+            name=model.name,
+            fingerprint=model.fingerprint,
+            precision=model.precision,
+            dimension=model.dimension,
+            package=model.url,
+            fidelity=model.fidelity,
+        )
+    raise TypeError(f"{model!r} is neither an Embedder nor a RemoteEmbedder")
 
 
 def _of(manifest: PackageManifest, package: Path) -> StoredModel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from importlib import resources
 
@@ -22,6 +21,8 @@ def load(name: str) -> ModelSpec:
     """The model called `name`. Raises ModelNotFoundError."""
     known = names()
     if name not in known:
+        import difflib  # only a name that is none needs it
+
         close = difflib.get_close_matches(name.lower(), known, n=3)
         hint = f" Did you mean {' or '.join(close)}?" if close else ""
         raise ModelNotFoundError(

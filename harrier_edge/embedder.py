@@ -133,13 +133,7 @@ class Embedder(TextEncoder):
         Raises TextTooLongError as `embed` does, and UsageError for an id that the model does not
         have.
         """
-        for ids in texts:
-            if ids and not 0 <= min(ids) <= max(ids) < self._token_count:
-                wrong = next(i for i in ids if not 0 <= i < self._token_count)
-                raise UsageError(
-                    f"token id {wrong} is none of {self.name}'s, which are 0 to "
-                    f"{self._token_count - 1}. Use the tokenizer of its package."
-                )
+        self.require_known(texts)
         tokens = self.manifest.tokens
         first = [] if tokens.bos is None else [tokens.bos]
         whole = []
@@ -150,10 +144,22 @@ class Embedder(TextEncoder):
         self._report_overflow(whole, on_overflow)
         return whole
 
+    def require_known(self, texts: Sequence[Sequence[int]]) -> None:
+        """Raise UsageError for a token id that the model does not have."""
+        count = self._token_count
+        for ids in texts:
+            if ids and not 0 <= min(ids) <= max(ids) < count:
+                wrong = next(i for i in ids if not 0 <= i < count)
+                raise UsageError(
+                    f"token id {wrong} is none of {self.name}'s, which are 0 to {count - 1}. Use "
+                    "the tokenizer of its package, and no text with special tokens that are not "
+                    "this model's."
+                )
+
     @cached_property
     def _token_count(self) -> int:
-        rows = table_rows(self.package / MODEL)
-        return 2**31 if rows is None else rows
+        rows = self.manifest.vocab_size or table_rows(self.package / MODEL)
+        return rows or 2**31  # else ONNX Runtime looks itself
 
     def embed_batch(self, batch: Sequence[Sequence[int]], *, prompt: str = "") -> Vectors:
         """Embed texts given as the ids of `tokenize`, as one batch, where `embed` makes several.

@@ -9,11 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
-from harrier_edge.admission import admit, identity, may_query, require_same
+from harrier_edge.admission import (
+    admit,
+    find_model,
+    identity,
+    loaded,
+    may_query,
+    require_same,
+    stored_model,
+)
 from harrier_edge.documents.walk import absolute, is_below, printable
 from harrier_edge.documents.watch import moments
 from harrier_edge.dumps.transfer import dump, load
-from harrier_edge.embedder import Embedder
+from harrier_edge.encoding import TextEncoder
 from harrier_edge.errors import DocumentError, UsageError
 from harrier_edge.memos import recall_all, remember
 from harrier_edge.package import default_package, find_package, package_folder
@@ -52,7 +60,7 @@ class IndexStatus:
 class Index:
     """An index file with the model that fills it. Safe to share between threads."""
 
-    def __init__(self, database: Database, model: Embedder | Path | None) -> None:
+    def __init__(self, database: Database, model: TextEncoder | Path | None) -> None:
         """For `Index.open`. `model` is loaded at its first use; None stands for the stored one."""
         self._database = database
         self._model = model
@@ -63,18 +71,19 @@ class Index:
         cls,
         path: str | Path,
         *,
-        model: str | Path | Embedder | None = None,
+        model: str | Path | TextEncoder | None = None,
         precision: str | None = None,
         store: str | None = None,
         create: bool = True,
     ) -> Index:
         """Open the index file `path`; where there is none and `create`, make one for `model`.
 
-        `model` is an Embedder, a package's folder or a model's name; an index that exists knows
-        its own, and a new one takes `default_package`, so it may be left out. `precision` chooses
-        among a name's packages, also of the index's own model. The model is loaded when it is
-        first needed. A new index stores vectors as `store`: "float32" (the default),
-        "int8" (a quarter) or "float16" (half of the space).
+        `model` is an Embedder or RemoteEmbedder, a package's folder, a model's name, or a server's
+        model as "http://HOST:PORT#MODEL"; an index that exists knows its own, and a new one takes
+        `default_package`, so it may be left out. `precision` chooses among a name's packages, also
+        of the index's own model. The model is loaded when it is first needed. A new index stores
+        vectors as `store`: "float32" (the default), "int8" (a quarter) or "float16" (half of the
+        space).
 
         The same model in another precision may query where both packages were measured to have a
         mean cosine of 0.998 or more to the original, and a warning says so; it may not add.
@@ -87,11 +96,9 @@ class Index:
         if store is not None:
             _check_store(store)
         path = absolute(Path(path))
-        chosen: Embedder | Path | None = None
-        if isinstance(model, Embedder):
-            chosen = model
-        elif model is not None:
-            chosen = find_package(model, precision)
+        chosen: TextEncoder | Path | None = None
+        if model is not None:
+            chosen = find_model(model, precision)
         elif create and not path.exists():
             chosen = default_package(precision)
         wanted = identity(chosen) if chosen is not None else None
@@ -134,11 +141,11 @@ class Index:
         self._database.close()
 
     @property
-    def embedder(self) -> Embedder:
+    def embedder(self) -> TextEncoder:
         """The model, loaded at the first use. Raises what `Embedder` and `open` raise."""
-        if not isinstance(self._model, Embedder):
+        if not isinstance(self._model, TextEncoder):
             stored = self._database.model
-            embedder = Embedder(self._model or package_folder(stored.package))
+            embedder = loaded(self._model or stored_model(stored))
             seen = identity(embedder)
             if self._guest is None or not may_query(seen, stored):
                 require_same(self._database.path, stored, seen)
@@ -305,7 +312,7 @@ class Index:
     def reembed(
         cls,
         path: str | Path,
-        model: str | Path | Embedder,
+        model: str | Path | TextEncoder,
         *,
         precision: str | None = None,
         store: str | None = None,
@@ -320,7 +327,7 @@ class Index:
         """
         if store is not None:
             _check_store(store)
-        embedder = model if isinstance(model, Embedder) else Embedder(model, precision=precision)
+        embedder = loaded(find_model(model, precision))
         with cls.open(path, create=False) as index:
             database = index._database
             wanted = replace(identity(embedder), store=store or database.model.store)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from harrier_edge.documents.chunk import embedded_text
-from harrier_edge.embedder import Embedder
+from harrier_edge.encoding import TextEncoder
 from harrier_edge.store.connection import StoredModel
 from harrier_edge.store.database import BATCH_CHUNKS, Database
 from harrier_edge.store.exchange import Exchange
@@ -13,7 +13,7 @@ from harrier_edge.store.exchange import Exchange
 
 def reembed(
     database: Database,
-    embedder: Embedder,
+    embedder: TextEncoder,
     model: StoredModel,
     on_progress: Callable[[str, int, int], None],
 ) -> int:

@@ -270,6 +270,7 @@ class Session:
         """
         if not self._on_cpu or max(map(len, batch)) > self._one_pass_tokens:
             return self.run(batch)
+        self._refuse_unknown(batch)
         return self._run(self._single(), batch)
 
     def give_back(self) -> None:

@@ -19,7 +19,7 @@ from harrier_edge.documents.chunk import Chunk, split
 from harrier_edge.documents.document import Document
 from harrier_edge.documents.read import read_bytes, read_document
 from harrier_edge.documents.walk import Failure, File, find_files, is_below, printable
-from harrier_edge.embedder import Embedder
+from harrier_edge.encoding import TextEncoder
 from harrier_edge.errors import DocumentError
 from harrier_edge.store.database import BATCH_CHUNKS, Database
 from harrier_edge.store.rows import ChunkRow, Part, StoredDocument
@@ -109,7 +109,7 @@ class Updater:
     """Brings the documents of sources up to date."""
 
     def __init__(
-        self, database: Database, embedder: Callable[[], Embedder], on_progress: OnProgress
+        self, database: Database, embedder: Callable[[], TextEncoder], on_progress: OnProgress
     ) -> None:
         """`embedder` is called where there is something to cut or embed."""
         self._database = database

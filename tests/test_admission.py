@@ -24,6 +24,7 @@ def test_an_index_of_the_built_in_model_names_it(tmp_path: Path) -> None:
     for model in (None, built_in, Embedder("kestrel")):
         with Index.open(path, model=model) as index:
             assert index.status().model.package == "kestrel"
+            assert isinstance(index.embedder, Embedder)
             assert index.embedder.package == package_folder("kestrel").resolve()
     assert identity(built_in) == identity(Embedder("kestrel"))
 

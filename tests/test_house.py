@@ -76,6 +76,7 @@ OWNERS = {
         "harrier_edge.server.app",
         "harrier_edge.server.guard",
     },
+    "urllib3": {"harrier_edge.remote"},
     "uvicorn": {"harrier_edge.server.guard", "harrier_edge.server.serve"},
     "markdown_it": {"harrier_edge.documents.markdown"},
     "pathspec": {"harrier_edge.documents.walk"},

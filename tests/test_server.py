@@ -77,7 +77,7 @@ def test_openais_client_gets_the_bits_of_the_embedder(
         for texts in (TEXTS, ids, [one[1:-1] or one for one in ids]):
             answer = client.embeddings.create(
                 model="tiny-gemma",
-                input=texts,  # type: ignore[arg-type]
+                input=texts,
                 encoding_format=encoding,
                 user="me",
             )

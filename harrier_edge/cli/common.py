@@ -22,7 +22,8 @@ def model_options(parser: argparse.ArgumentParser) -> None:
         "-m",
         "--model",
         default=os.environ.get("HARRIER_EDGE_MODEL") or None,
-        help="a package's folder, or a model's name ($HARRIER_EDGE_MODEL)",
+        help="a package's folder, a model's name, or a server's as http://HOST:PORT#NAME "
+        "($HARRIER_EDGE_MODEL)",
     )
     parser.add_argument("--precision", help="which of several packages of that model")
 

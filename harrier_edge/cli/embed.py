@@ -29,14 +29,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Embed and print."""
-    from harrier_edge.embedder import Embedder  # loads ONNX Runtime
+    from harrier_edge.admission import find_model, loaded  # loads ONNX Runtime
     from harrier_edge.package import default_package
     from harrier_edge.prompts import choose_prompt
 
     if (args.instruct or args.prompt_name) and not args.query:
         raise UsageError("--instruct and --prompt-name are for queries; add --query.")
     texts = args.texts or [line.rstrip("\n") for line in sys.stdin]
-    embedder = Embedder(args.model or default_package(args.precision), precision=args.precision)
+    model = args.model or default_package(args.precision)
+    embedder = loaded(find_model(model, args.precision))
     prompt = embedder.document_prompt
     if args.query:
         prompt = choose_prompt(

@@ -13,6 +13,7 @@ from harrier_edge.index import known_indexes
 from harrier_edge.isolation import in_own_process
 from harrier_edge.machine import available_cores
 from harrier_edge.package import all_packages, package_folder
+from harrier_edge.remote import is_url
 from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
 from harrier_edge.store.connection import StoredModel, network_file_system
 from harrier_edge.store.database import Database
@@ -42,7 +43,8 @@ def packages_of(index: Path | None) -> list[Path]:
             database = Database(path)
         except StoreError:
             continue  # told where indexes are examined
-        found.append(package_folder(database.model.package))
+        if not is_url(database.model.package):
+            found.append(package_folder(database.model.package))
         database.close()
     return found
 
@@ -121,6 +123,9 @@ def _opened(path: Path, database: Database) -> Iterator[Finding]:
 def _model(path: Path, database: Database) -> Iterator[Finding]:
     """Whether the package is there, is the one, and gives the vectors that are stored."""
     model = database.model
+    if is_url(model.package):
+        yield ok("index", f"{model.name} of {model.package}, which is not asked here", path)
+        return
     folder = package_folder(model.package)
     named = f"{model.name} in {model.precision}"
     if not (folder / MANIFEST_NAME).exists():

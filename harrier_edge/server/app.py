@@ -208,9 +208,11 @@ class Service:
             else:
                 run = partial(model.tokenize, texts, prompt=prompt, on_overflow=wanted.on_overflow)
             tokenized = await self._aside(body_bytes, run)
+            whole = [text.ids for text in tokenized]
+            model.require_known(whole)
             future = self._batcher.submit(
                 model,
-                [text.ids for text in tokenized],
+                whole,
                 client=_client(request, wanted.user),
                 prompt=prompt,
                 urgent=_urgent(tokenized, wanted.input_type),
