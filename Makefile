@@ -53,6 +53,8 @@ bench: bench-peers
 	PYTHONPATH=tests $(BIN)/python benchmarks/memory.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/quality.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/builtin.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/sts.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/ternary.py
 
 # The built-in model from nothing: its checkpoint, then the package that the wheel carries. KESTREL
 # is where its texts and what is half done are kept.

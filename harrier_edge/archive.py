@@ -28,13 +28,14 @@ LARGEST_MANIFEST = 2**20  # bytes
 _MEMBER = 1 << 20  # bytes copied at once
 
 PROBE_S = 600  # the largest model on a slow disk
-# One text goes through another graph than several at once.
+# One text goes through another graph than several at once, and one with SentencePiece's sign for a
+# space through tokenizer.json, not through what was compiled from it.
 _PROBE = """
 import sys
 from harrier_edge import Embedder
 embedder = Embedder(sys.argv[1])
 embedder.encode_document("harrier")
-embedder.encode_document(["harrier", "kestrel"])
+embedder.encode_document(["harrier", "\\u2581kestrel"])
 """
 
 OnBytes = Callable[[int, int], None]

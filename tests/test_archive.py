@@ -145,9 +145,9 @@ def test_a_bomb_is_refused(archive: Path, tmp_path: Path) -> None:
     data = archive.read_bytes()
     with tarfile.open(archive) as tar:
         text = tar.extractfile(MANIFEST_NAME).read()  # type: ignore[union-attr]
-    size = b"size = " + text.partition(b"size = ")[2].split(b"\n")[0]
+    size = b"\nsize = " + text.partition(b"\nsize = ")[2].split(b"\n")[0]
     assert size in data
-    huge = text.replace(size, b"size = 9000000000000000")
+    huge = text.replace(size, b"\nsize = 9000000000000000")
     with tarfile.open(tmp_path / "bomb.tar", "w") as tar:
         info, data = member(MANIFEST_NAME, huge)
         tar.addfile(info, io.BytesIO(data))

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from scipy.stats import spearmanr
+from standins.hub import fake_hub
 from standins.minilm import minilm
 from standins.sentence_models import MODELS, sentence_model
 
@@ -180,6 +181,20 @@ def test_the_command_exports(
     assert main(arguments) == 0
     assert "to sentence-transformers" in capsys.readouterr().out
     assert (target / "manifest.toml").exists()
+
+
+def test_pull_takes_such_a_model_from_the_hub(
+    bert: Path, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`pull --via optimum` downloads its modules and gives the vectors that `export` gives."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    with fake_hub() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        server.add("owner/bert", bert)
+        command = ["pull", "owner/bert", "--revision", "c" * 40, "--via", "optimum", "-q"]
+        assert main([*command, "--precision", "fp32", "--no-verify"]) == 0
+    assert np.array_equal(Embedder("owner/bert").encode(TEXTS), Embedder(package).encode(TEXTS))
+    assert main(["pull", "harrier-270m", "--via", "optimum"]) == 2
 
 
 @pytest.mark.large

@@ -44,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--keep-checkpoint", action="store_true", help="keep the download, for other precisions"
     )
+    parser.add_argument(
+        "--via",
+        choices=["optimum"],
+        help="take any sentence-transformers model: optimum traces it (fp32 and int8)",
+    )
     verify_option(parser)
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
 
@@ -82,8 +87,8 @@ def _taken_in(args: argparse.Namespace) -> Path:
         raise UsageError("--revision is for a MODEL; --from takes what is there.")
     if (args.source / FOLDER).is_dir() and not (args.source / MANIFEST_NAME).exists():
         return _adopted_from(args.source, args.precision)
-    if args.precision:
-        raise UsageError("--precision is for a MODEL; --from takes the package that is there.")
+    if args.precision or args.via:
+        raise UsageError("--precision and --via are for a MODEL; --from takes what is there.")
     with Progress(args.quiet) as progress:
         return install(args.source, lambda done, total: progress("pull", done, total))
 
@@ -114,6 +119,8 @@ def _downloaded(args: argparse.Namespace) -> Path:
     source = known[1] if known else spec.source if spec else None
     if spec:
         exporter()  # a missing extra is told before the download, not after it
+    if spec and args.via:
+        raise UsageError(f"--via optimum is for other models; {args.model} has an exporter here.")
     revision = args.revision or (source.revision if source else "")
     is_pinned = source is not None and revision == source.revision
     wanted = args.precision or (FLOAT if known else "int8")
@@ -149,6 +156,7 @@ def _downloaded(args: argparse.Namespace) -> Path:
 
 def _export(download: Download, place: Path, model: str | None, args: argparse.Namespace) -> None:
     harrier_export = exporter()
+    export = harrier_export.export_via_optimum if args.via else harrier_export.export
     options = harrier_export.ExportOptions(
         precision=place.name,
         model=model,
@@ -156,7 +164,7 @@ def _export(download: Download, place: Path, model: str | None, args: argparse.N
         verify=args.verify,
     )
     with Progress(args.quiet) as progress:
-        harrier_export.export(download.folder, place, options, progress)
+        export(download.folder, place, options, progress)
 
 
 def _adopt(download: Download, model: str, precision: str | None) -> Path:

@@ -165,13 +165,14 @@ def random_checkpoint(
     prefix: str = "",
     lm_head: bool = False,
     bitnet: bool = False,
+    damped: bool = True,
     seed: int = 0,
 ) -> Path:
     """Write the Hugging Face folder `target`, one shard in memory at a time.
 
     `prefix` goes before every name ("model." in a causal LM's checkpoint), and `lm_head` adds the
-    output matrix that an embedder does not use. A `bitnet` has a norm before every linear layer,
-    and its branches add little to the residual stream, as those of a model that was trained.
+    output matrix that an embedder does not use. A `bitnet` has a norm before every linear layer;
+    `damped`, its branches add little to the residual stream, as in a model that was trained.
     """
     shapes = {prefix + name: shape for name, shape in tensor_shapes(config, bitnet).items()}
     if lm_head:
@@ -186,7 +187,9 @@ def random_checkpoint(
             if shards == 1:
                 file = "model.safetensors"
             tensors = {
-                name: _random(name, shapes[name], config, bitnet, seed).astype(DTYPES[dtype])
+                name: _random(name, shapes[name], config, bitnet and damped, seed).astype(
+                    DTYPES[dtype]
+                )
                 for name in names
             }
             save_file(tensors, folder / file, metadata={"format": "pt"})
@@ -244,7 +247,7 @@ def _shares(shapes: dict[str, tuple[int, ...]], count: int) -> Iterator[list[str
 
 
 def _random(
-    name: str, shape: tuple[int, ...], config: Config, bitnet: bool, seed: int
+    name: str, shape: tuple[int, ...], config: Config, damped: bool, seed: int
 ) -> npt.NDArray[np.float32]:
     """Values that keep a signal's size from layer to layer; the same for a name in any order."""
     name = name.removeprefix("model.")
@@ -255,11 +258,11 @@ def _random(
     gain = np.float32((2 * config["num_hidden_layers"]) ** -0.5)
     if len(shape) == 1:
         spread = np.float32(0.2)
-        if is_gemma and bitnet and ".post_" in name:
+        if is_gemma and damped and ".post_" in name:
             return (1 + values * spread) * gain - 1
         # Gemma's own norms multiply by 1 + w.
         return values * spread + np.float32(not is_gemma or "_proj" in name)
-    if bitnet and not is_gemma:  # no norm follows a branch, and none lifts the embeddings to 1
+    if damped and not is_gemma:  # no norm follows a branch, and none lifts the embeddings to 1
         if name == "embed_tokens.weight":
             return values
         if "o_proj" in name or "down_proj" in name:
