@@ -49,6 +49,7 @@ bench-peers: $(VENV)/dev $(VENV)/installed
 bench: bench-peers
 	PYTHONPATH=tests $(BIN)/python benchmarks/embedding.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/fidelity.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/large.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/long_documents.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/memory.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/quality.py

@@ -102,6 +102,7 @@ def test_early_layers_are_written_finer() -> None:
 
     assert early("fp32", 10**6) == 0
     assert early("int4", 10**6) == 6
+    assert early("int4", 5 * 10**8) == 4
     assert early("int8-block", 10**6) == 8
     assert early("int8-block", 16 * 10**6) == 4
     assert early("int8-block", 10**9) == 0

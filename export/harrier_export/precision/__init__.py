@@ -42,6 +42,7 @@ _EMBEDDINGS = ("fp32", "int8", "int4")
 # Gemma-3-270M stand-in, mean cosine over the parity texts: int8-block 0.9974 -> 0.9991, int4
 # 0.907 -> 0.966, before its blocks were calibrated.
 _EARLY = {"int8": 1 / 9, "int8-block": 4 / 9, "int4": 1 / 3}
+_FINER_BYTES = 10**9  # what int4 may spend on a second half of each weight in early layers
 _EXPANDED_BYTES = 256 * 10**6  # what int8-block may spend on float32 copies of early layers
 
 _FLOORS = {
@@ -74,8 +75,9 @@ def precision_format(
 
     The first layers are finer, since what they round goes through all the others: the first
     ninth of an int8 model has two 8-bit terms for the activations of every token, the first third
-    of an int4 model is in 8 bits, and the first four ninths of an int8-block model, as far as they
-    fit 256 MB, keep their activations in float32. Raises UsageError.
+    of an int4 model is in 8 bits, as far as that adds a gigabyte, and the first four ninths of an
+    int8-block model, as far as they fit 256 MB, keep their activations in float32. Raises
+    UsageError.
     """
     if name == "ternary":
         raise UsageError(
@@ -98,6 +100,7 @@ def precision_format(
     elif name == "int4":
         linear = BlockLinear(4, block_size, asymmetric is not False)
         early_linear = BlockLinear(8, 32, asymmetric=False)
+        early = min(early, 2 * _FINER_BYTES // layer_parameters)
     else:
         linear = early_linear = FloatLinear()
     return PrecisionFormat(
