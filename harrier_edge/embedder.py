@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
+from harrier_edge.budget import memory_limit
 from harrier_edge.encoding import (
     Embeddings,
     OnOverflow,
@@ -19,6 +20,7 @@ from harrier_edge.encoding import (
 )
 from harrier_edge.errors import TextTooLongError, UsageError
 from harrier_edge.graphs import table_rows
+from harrier_edge.limited import LimitedSession
 from harrier_edge.package import MODEL, QUERY, TOKENIZER, find_package, open_package
 from harrier_edge.packing import packed_graphs
 from harrier_edge.prompts import choose_prompt
@@ -26,6 +28,8 @@ from harrier_edge.session import Session, Vectors
 from harrier_edge.tokens import TokenizedText, Tokenizer
 
 logger = logging.getLogger(__name__)
+
+_LIMITED_TEXTS = 512  # that are tokenized at once where memory is limited
 
 
 class Embedder(TextEncoder):
@@ -40,16 +44,21 @@ class Embedder(TextEncoder):
         *,
         precision: str | None = None,
         threads: int | None = None,
+        memory: str | int | None = None,
         providers: Sequence[str] | None = None,
     ) -> None:
         """Load a package, given its folder or the name of a model in the cache.
 
         `precision` chooses among several packages of one name. `threads` defaults to
-        `$HARRIER_EDGE_THREADS`, else to the cores that this process may use. `providers` are ONNX
-        Runtime's execution providers, by default CPU.
+        `$HARRIER_EDGE_THREADS`, else to the cores that this process may use. `memory` limits what
+        is resident of this process, all that runs in it included: "512MB", "1.5GB", "800MiB" or
+        bytes; it defaults to `$HARRIER_EDGE_MEMORY`, else to no limit. With it, calls wait for one
+        another, and take longer where they would take more. `providers` are ONNX Runtime's
+        execution providers, by default CPU.
 
         Raises ModelNotFoundError, SpecError or PackageError where there is no sound package, and
-        UsageError where `threads` or `providers` cannot be had.
+        UsageError where `threads` or `providers` cannot be had, or `memory` does not suffice: it
+        names the least that does.
         """
         package = open_package(find_package(model, precision))
         manifest = package.manifest
@@ -69,7 +78,10 @@ class Embedder(TextEncoder):
             max_tokens=self.max_tokens,
             compiled=manifest.compiled_tokenizer,
         )
-        self._session = Session(
+        limit = memory_limit(memory)
+        load = Session if limit is None else partial(LimitedSession, limit=limit)
+        self._texts_at_once = _LIMITED_TEXTS if limit else None
+        self._session = load(
             package.folder / MODEL,
             dimension=manifest.dimension,
             pad_token=manifest.tokens.pad,
@@ -103,14 +115,26 @@ class Embedder(TextEncoder):
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size is {batch_size}; wanted 1 or more.")
         self._session.refuse_fork()
-        tokenized = self.tokenize(texts, prompt=prompt, on_overflow=on_overflow)
-        with progress_bar(len(tokenized), show_progress_bar) as advance:
-            vectors = self._run([text.ids for text in tokenized], prompt, batch_size, advance)
-        return Embeddings(
-            vectors,
-            tuple(len(t.ids) for t in tokenized),
-            tuple(t.cut_tokens for t in tokenized),
-        )
+        vectors = np.empty((len(texts), self.dimension), np.float32)
+        tokens: list[int] = []
+        cut: list[int] = []
+        with progress_bar(len(texts), show_progress_bar) as advance:
+            for part in self._parts(texts, on_overflow):
+                tokenized = self.tokenize(part, prompt=prompt, on_overflow=on_overflow)
+                ids = [text.ids for text in tokenized]
+                rows = slice(len(tokens), len(tokens) + len(ids))
+                vectors[rows] = self._run(ids, prompt, batch_size, advance)
+                tokens += map(len, ids)
+                cut += (text.cut_tokens for text in tokenized)
+        return Embeddings(vectors, tuple(tokens), tuple(cut))
+
+    def _parts(self, texts: Sequence[str], on_overflow: OnOverflow) -> Iterator[Sequence[str]]:
+        """Texts as many at a time as may be tokenized: token ids take more memory than texts."""
+        if self._texts_at_once is None or on_overflow == "error" or isinstance(texts, str):
+            yield texts
+            return
+        for start in range(0, len(texts), self._texts_at_once):
+            yield texts[start : start + self._texts_at_once]
 
     def tokenize(
         self, texts: Sequence[str], *, prompt: str = "", on_overflow: OnOverflow = "truncate"

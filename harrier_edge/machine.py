@@ -65,6 +65,19 @@ def memory() -> Memory:
     return Memory(_mb(_told("ps", "-o", "rss=", "-p", str(os.getpid())), 1024), _mb(peak, unit))
 
 
+def trim_memory() -> None:
+    """Give back what was freed and the C library keeps; only glibc's has to be told.
+
+    https://man7.org/linux/man-pages/man3/malloc_trim.3.html
+    """
+    if sys.platform == "linux":
+        import ctypes  # most processes never need it
+
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+
+
 def available_memory() -> int | None:
     """Bytes that programs can still take without swapping; None where the system does not tell.
 

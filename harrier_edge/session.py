@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ import onnxruntime
 
 from harrier_edge.errors import PackageError, UsageError
 from harrier_edge.layers import LayerByLayer
-from harrier_edge.machine import available_cores
+from harrier_edge.machine import available_cores, trim_memory
 from harrier_edge.packing import PackedGraphs
 
 Vectors = npt.NDArray[np.float32]
@@ -38,6 +39,8 @@ GIVE_BACK_TOKENS = 512
 # Up to this many tokens, products have the same bits whether a text comes at once or behind the
 # past of its beginning, given that two tokens or more are left.
 CACHED_TEXT_TOKENS = 64
+# Every token brings its row of the table into memory, and 15 pages beside it.
+FORGET_TOKENS = 2048
 CACHED_BEGINNINGS = 16  # kept in memory; 0.7 MB each for the 270M's own instruction
 
 
@@ -92,6 +95,7 @@ class Session:
         self._padding = padding
         self._batching = batching
         self._vocab_size = vocab_size
+        self._table_tokens = 0
         self._all_threads()
 
     def _open(self, model: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
@@ -158,13 +162,29 @@ class Session:
         self.refuse_fork()
         if self._layers and len(text) > self._one_pass_tokens:
             return self._layers.run(text)
-        session = self._all_threads()
-        if not self._query:
-            return self._run(session, [text])
-        feeds = {"input_ids": _row(text), "past": self._no_past(session)}
         options = _giving_back() if len(text) > GIVE_BACK_TOKENS else None
+        return self._run_text(self._all_threads(), text, options)
+
+    def _run_text(
+        self,
+        session: onnxruntime.InferenceSession,
+        text: Sequence[int],
+        options: onnxruntime.RunOptions | None = None,
+    ) -> Vectors:
+        """Embed one text in one pass, through either graph."""
+        feeds = _padded([text], self._pad_token)
+        if session.get_inputs()[1].name == "past":
+            feeds = {"input_ids": feeds["input_ids"], "past": self._no_past(session)}
         vectors: Vectors = session.run([OUTPUT], feeds, options)[0]
+        self._forget_table(len(text))
         return vectors
+
+    def _forget_table(self, tokens: int) -> None:
+        """Give the table's pages back after so many tokens; they are mapped again when needed."""
+        self._table_tokens += tokens
+        if self._packed and self._table_tokens >= FORGET_TOKENS:
+            self._table_tokens = 0
+            self._packed.forget()
 
     def run_after(self, beginning: Sequence[int], text: Sequence[int]) -> Vectors | None:
         """Embed one text, (1, dimension) float32, of which only what follows `beginning` is run.
@@ -246,7 +266,7 @@ class Session:
             shares = [others[0][start :: self._threads] for start in range(self._threads)]
             others = [rows for rows in shares if rows]
         session = self._single()
-        with ThreadPoolExecutor(self._threads, "harrier-edge") as pool:
+        with ThreadPoolExecutor(self._side_by_side(), "harrier-edge") as pool:
             jobs = {
                 pool.submit(self._run, session, [texts[row] for row in rows]): rows
                 for rows in others
@@ -273,10 +293,18 @@ class Session:
         self._refuse_unknown(batch)
         return self._run(self._single(), batch)
 
+    def _side_by_side(self) -> int:
+        """How many batches may run at the same time."""
+        return self._threads
+
     def give_back(self) -> None:
-        """Give the memory back that the batches of single threads took: by the shortest text."""
-        feeds = _padded([[self._pad_token]], self._pad_token)
-        self._single().run([OUTPUT], feeds, _giving_back())
+        """Give the memory back that the batches of single threads took."""
+        self._give_back_of(self._single())
+
+    def _give_back_of(self, session: onnxruntime.InferenceSession) -> None:
+        """Have a graph give its memory back, by the shortest text."""
+        self._run_text(session, [self._pad_token], _giving_back())
+        trim_memory()
 
     def _all_threads(self) -> onnxruntime.InferenceSession:
         """The graph for all threads in one call."""
@@ -310,12 +338,12 @@ class Session:
         fits = width <= TILED_TOKENS and (self._padding or width == min(map(len, batch)))
         if len(batch) > 1 and not (fits and self._batching):
             return np.concatenate([self._run(session, [text]) for text in batch])
-        feeds = _padded(batch, self._pad_token)
-        vectors: Vectors = session.run([OUTPUT], feeds)[0]
+        vectors: Vectors = session.run([OUTPUT], _padded(batch, self._pad_token))[0]
+        self._forget_table(sum(map(len, batch)))
         return vectors
 
 
-def _padded(batch: Sequence[Sequence[int]], pad_token: int) -> dict[str, npt.NDArray[np.int64]]:
+def _padded(batch: Sequence[Sequence[int]], pad_token: int) -> dict[str, npt.NDArray[Any]]:
     """The graph's inputs for a batch."""
     ids = np.full((len(batch), max(map(len, batch))), pad_token, np.int64)
     mask = np.zeros_like(ids)

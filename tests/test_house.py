@@ -26,10 +26,11 @@ FLOORS = {
         {"errors"},
         {"spec", "places", "prompts", "vectors", "fusion", "machine", "bench_texts", "graphs"}
         | {"foreign", "isolation"},
-        {"memos", "settings"},
+        {"budget", "memos", "settings"},
         {"package", "catalog", "layers"},
         {"packing"},
         {"tokens", "session", "documents", "store", "hub", "archive", "encoding"},
+        {"limited"},
         {"embedder", "searching", "wire"},
         {"remote"},
         {"admission", "reembedding", "updating"},
@@ -58,6 +59,7 @@ OWNERS = {
     "huggingface_hub": {"harrier_edge.hub"},
     "onnxruntime": {
         "harrier_edge.layers",
+        "harrier_edge.limited",
         "harrier_edge.packing",
         "harrier_edge.session",
         "harrier_export.calibrate",

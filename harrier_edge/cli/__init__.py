@@ -66,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="harrier-edge: %(message)s",
         level={-1: logging.ERROR, 0: logging.WARNING}.get(args.verbose - args.quiet, logging.DEBUG),
     )
+    if memory := getattr(args, "memory", None):
+        os.environ["HARRIER_EDGE_MEMORY"] = memory  # for the model, wherever it is loaded
     try:
         code: int = args.run(args)
         sys.stdout.flush()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def model_options(parser: argparse.ArgumentParser) -> None:
-    """`--model` and `--precision`."""
+    """`--model`, `--precision` and `--memory`."""
     parser.add_argument(
         "-m",
         "--model",
@@ -26,6 +26,11 @@ def model_options(parser: argparse.ArgumentParser) -> None:
         "($HARRIER_EDGE_MODEL)",
     )
     parser.add_argument("--precision", help="which of several packages of that model")
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="the most memory to take, such as 512MB ($HARRIER_EDGE_MEMORY)",
+    )
 
 
 def store_option(parser: argparse.ArgumentParser, default: str) -> None:
