@@ -118,6 +118,26 @@ def test_a_server_that_stays_busy_is_told(server: FakeHub) -> None:
     assert len(server.asked("GET", "/api/models")) == hub.ATTEMPTS
 
 
+def test_a_server_that_stalls_is_asked_again(
+    server: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that gives nothing for too long is given up, and tried once more."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
+    server.faults[WEIGHTS] = Fault(slow_s=100)
+    assert (pull().folder / WEIGHTS).exists()
+    assert len(server.asked("GET", f"/cdn/{NAME}/{WEIGHTS}")) == 2
+
+
+def test_a_proxy_is_gone_through(server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the hub's own address is: here one that does not exist."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert (pull().folder / WEIGHTS).exists()
+    assert {headers["Host"] for _, _, headers in server.requests} >= {"hub.invalid"}
+
+
 def test_a_slow_server_is_waited_for(server: FakeHub) -> None:
     """A pause is no failure."""
     server.faults[WEIGHTS] = Fault(slow_s=50)
