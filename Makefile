@@ -56,6 +56,8 @@ bench: bench-peers
 	PYTHONPATH=tests $(BIN)/python benchmarks/builtin.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/sts.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/ternary.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/search.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/indexing.py
 
 # The built-in model from nothing: its checkpoint, then the package that the wheel carries. KESTREL
 # is where its texts and what is half done are kept.

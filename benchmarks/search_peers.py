@@ -2,11 +2,18 @@
 
 A peer is made from vectors (n, dimension) of unit length and a path that it may write, and gives
 a function that searches. It raises ImportError where its library is not installed.
+
+    python search_peers.py NAME FOLDER    measures one, in a process of its own that can be stopped
+
+FOLDER has vectors.npy and queries.npy; the result is one JSON line.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,8 +25,26 @@ import sqlite_vec
 from passages import Vectors
 
 Search = Callable[[Vectors, int], object]
+TOP = 10
+WARM = 3  # queries before those that are timed
+ENOUGH = 10.0  # seconds of timed queries: a slow peer is asked fewer
 CANDIDATES = 400  # that binary indexes give: what they need for the same recall
 BATCH = 10_000
+
+
+def times(search: Callable[[Vectors], object], queries: Vectors) -> tuple[float, float]:
+    """The median and the 99th percentile of a search, in ms."""
+    for query in queries[:WARM]:
+        search(query)
+    taken: list[float] = []
+    for query in queries:
+        start = time.perf_counter()
+        search(query)
+        taken.append(time.perf_counter() - start)
+        if sum(taken) > ENOUGH:
+            break
+    p50, p99 = (float(np.percentile(taken, part) * 1e3) for part in (50, 99))
+    return round(p50, 2), round(p99, 2)
 
 
 def _signs(vectors: Vectors) -> npt.NDArray[np.uint8]:
@@ -139,3 +164,22 @@ PEERS: dict[str, Callable[[Vectors, Path], Search]] = {
     "lancedb": _lancedb,
     "chroma": _chroma,
 }
+
+
+def main() -> None:
+    """Build one peer, time it, and print what that gave."""
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    vectors, queries = np.load(folder / "vectors.npy"), np.load(folder / "queries.npy")
+    start = time.perf_counter()
+    try:
+        search = PEERS[name](vectors, folder / name)
+    except ImportError as error:
+        print(json.dumps({"absent": str(error)}))
+        return
+    seconds = time.perf_counter() - start
+    p50, p99 = times(lambda query: search(query, TOP), queries)
+    print(json.dumps({"p50_ms": p50, "p99_ms": p99, "build_seconds": round(seconds, 1)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,7 @@ from harrier_edge.store.words import fold, parse
 from harrier_edge.vectors import Vectors
 
 FUSED = 100  # how far down each ranking hybrid search looks, at the least
+LEAST = 50  # chunks that are asked for: no dearer than 10, and mostly of 10 documents at least
 SNIPPET_LINES = 3
 SNIPPET_CHARACTERS = 240
 
@@ -105,7 +106,7 @@ def search(
 
 def _ranking(rank: Rank, limit: int, every_chunk: bool) -> list[Found]:
     """The `limit` best, of each document only its best chunk unless `every_chunk`."""
-    count = limit
+    count = max(limit, LEAST)
     while True:
         found = rank(count)
         best = found if every_chunk else list({one.document: one for one in found[::-1]}.values())
