@@ -46,7 +46,7 @@ ONE_PERCENT = ["collection=7"]
 TOP = 10
 QUERIES = 100  # that are timed
 RECALL_QUERIES = 500
-CURVE = (25, 50, 100, 200, 400)
+CURVE = (100, 150, 200, 300, 400)
 STEP = 5_000  # vectors that are made and written together
 OPENS = 3  # processes that open the index; the median counts
 
