@@ -52,6 +52,8 @@ bench: bench-peers
 	PYTHONPATH=tests $(BIN)/python benchmarks/large.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/long_documents.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/memory.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/startup.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/query.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/quality.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/builtin.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/sts.py

@@ -1,0 +1,117 @@
+"""Latency of one query of 24 tokens, its instruction kept from the query before or not; peers.
+
+The 24 tokens are all that the model is given: the standard instruction's 18, the query's own, and
+the final one. All contenders are given the same ids and take turns, one query each; medians are
+compared. The curve against the query's own length has ours alone. About three minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from contenders import CACHED, OURS
+from contest import say
+from long_documents import document
+from process import EndedError, Process, make_files
+from report import finish, machine, print_table, versions
+from standins.gemma3_270m import gemma3_270m
+
+from harrier_edge.tokens import Tokenizer
+from harrier_edge.vectors import Vectors
+from harrier_export.parity import row_cosines
+
+TOKENS = 24
+LENGTHS = (22, 24, 32, 48, 64)  # of ours; longer ones go without what is kept
+OWN, UNCACHED = f"{CACHED} int8", f"{OURS} int8"
+PEERS = (
+    "sentence-transformers bf16",
+    "sentence-transformers fp32",
+    "MatMulNBits 8 bit",
+    "llama.cpp Q8_0",
+)
+PROMPT = (
+    "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "
+)
+PACKAGES = ("onnxruntime", "torch", "transformers", "sentence-transformers", "llama-cpp-python")
+
+
+def query(checkpoint: Path, length: int, number: int = 0) -> list[int]:
+    """`length` token ids: the instruction, some real text, the final token."""
+    tokenizer = Tokenizer(checkpoint / "tokenizer.json", final_token=1, max_tokens=512)
+    beginning = tokenizer.beginning(PROMPT)
+    words = document(checkpoint, 512)[1 + number : -1]
+    return [*beginning, *words[: length - len(beginning) - 1], 1]
+
+
+def medians(
+    processes: dict[str, Process], queries: Sequence[list[int]], rounds: int
+) -> dict[str, float]:
+    """Contender -> median of milliseconds a query."""
+    times: dict[str, list[float]] = {name: [] for name in processes}
+    for turn in range(rounds):
+        for name, process in processes.items():
+            seconds = process.seconds([queries[turn % len(queries)]], 1)
+            if turn:  # the first fills what is kept
+                times[name].append(seconds)
+    return {name: statistics.median(seen) * 1000 for name, seen in times.items()}
+
+
+def main() -> None:
+    """Measure, print tables, then one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=101)
+    parser.add_argument("--only", action="append", metavar="NAME", help="nothing is kept")
+    args = parser.parse_args()
+    checkpoint = gemma3_270m()
+    processes: dict[str, Process] = {}
+    absent: dict[str, str] = {}
+    for name in args.only or (OWN, UNCACHED, *PEERS):
+        say(name)
+        try:
+            processes[name] = Process(name, checkpoint, make_files(name, checkpoint).path)
+        except EndedError as error:
+            absent[name] = str(error)
+    queries = [query(checkpoint, TOKENS, number) for number in range(10)]
+    p50 = medians(processes, queries, args.rounds)
+    print_table(["", "p50 ms"], [[name, f"{ms:.2f}"] for name, ms in p50.items()])
+    for name, reason in absent.items():
+        print(f"absent: {name}: {reason}")
+    result: dict[str, Any] = {**machine(), **versions(*PACKAGES), "absent": absent}
+    result |= {f"{_key(name)}_p50_ms": round(ms, 3) for name, ms in p50.items()}
+    peers = [p50[name] for name in PEERS if name in p50]
+    if OWN in p50:
+        result["p50_ms"] = round(p50[OWN], 3)
+        if UNCACHED in p50:
+            result["cached_over_uncached"] = round(p50[OWN] / p50[UNCACHED], 3)
+            result["min_cosine_to_uncached"] = round(_agreement(processes, queries), 7)
+            ours = {name: processes[name] for name in (OWN, UNCACHED)}
+            for length in LENGTHS:
+                texts = [query(checkpoint, length, number) for number in range(10)]
+                seen = medians(ours, texts, args.rounds // 3)
+                result[f"p50_ms_{length}"] = round(seen[OWN], 3)
+                result[f"cached_over_uncached_{length}"] = round(seen[OWN] / seen[UNCACHED], 3)
+        if peers:
+            result["over_best_peer"] = round(p50[OWN] / min(peers), 3)
+    for process in processes.values():
+        process.close()
+    finish("query", result, keep=not args.only)
+
+
+def _agreement(processes: dict[str, Process], queries: Sequence[list[int]]) -> float:
+    """The lowest cosine of a vector with what is kept to that without."""
+    rows: list[Vectors] = [
+        processes[name].run(list(queries), 1, vectors=True)["vectors"] for name in (OWN, UNCACHED)
+    ]
+    return float(row_cosines(*rows).min())
+
+
+def _key(name: str) -> str:
+    return "_".join("".join(letter if letter.isalnum() else " " for letter in name).split())
+
+
+if __name__ == "__main__":
+    main()
