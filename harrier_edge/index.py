@@ -271,9 +271,9 @@ class Index:
         """The `top_k` best passages for `query`, best first; equal scores in the order of ids.
 
         `mode` "vector" ranks by cosine (the score, 0 at the least), "text" by words (BM25), and
-        "hybrid" fuses both rankings by reciprocal rank. In the last two, `"a phrase"` must be
-        there, `-word` must not, and `prefix*` stands for all words that begin so. A hit below
-        `min_score` is left out.
+        "hybrid" adds the scores of both rankings, each by its spread. In the last two,
+        `"a phrase"` must be there, `-word` must not, and `prefix*` stands for all words that begin
+        so. A hit below `min_score` is left out.
 
         Only documents that meet all `filters` are ranked at all: `path=notes/*.md`,
         `type=text/html`, `collection=work`, `modified>=2025-01-31`, `author=Zoë`, `year<2000`

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harrier_edge.errors import UsageError
-from harrier_edge.fusion import reciprocal_rank_fusion
+from harrier_edge.fusion import Ranking, fuse
 from harrier_edge.store.database import Database
 from harrier_edge.store.filters import parse_filters
 from harrier_edge.store.rows import Found, Passage
 from harrier_edge.store.words import fold, parse
 from harrier_edge.vectors import Vectors
 
+WORDS = 1.5  # weight of the ranking by words beside that by meaning in hybrid search
 FUSED = 100  # how far down each ranking hybrid search looks, at the least
 LEAST = 50  # chunks that are asked for: no dearer than 10, and mostly of 10 documents at least
 SNIPPET_LINES = 3
@@ -117,6 +118,19 @@ def _ranking(rank: Rank, limit: int, every_chunk: bool) -> list[Found]:
         count *= 4
 
 
+def _fused(vector: dict[int, float], text: dict[int, float], limit: int) -> list[tuple[int, float]]:
+    """Both rankings as one, of which each holds `limit` or all that were found."""
+    words = {item: score / (1 - score) for item, score in text.items()}  # BM25 itself
+    full = len(words) >= limit
+    return fuse(
+        [
+            Ranking(vector, floor=min(vector.values(), default=0.0)),
+            # What has no word of the query has a BM25 of 0.
+            Ranking(words, floor=min(words.values()) if full else 0.0, weight=WORDS),
+        ]
+    )
+
+
 def _hits(
     database: Database,
     rankings: dict[str, list[Found]],
@@ -134,7 +148,10 @@ def _hits(
         for name, ranking in rankings.items()
     }
     if options.mode == "hybrid":
-        ranked = reciprocal_rank_fusion([list(place) for place in places.values()])
+        vector, text = (
+            {unit(one): one.score for one in rankings[name]} for name in ("vector", "text")
+        )
+        ranked = _fused(vector, text, max(FUSED, top_k))
     else:
         ranked = [(unit(one), max(0.0, one.score)) for one in rankings[options.mode]]
     floor = 0.0 if options.min_score is None else options.min_score

@@ -4,22 +4,43 @@ from __future__ import annotations
 
 import pytest
 
-from harrier_edge.fusion import reciprocal_rank_fusion
+from harrier_edge.fusion import Ranking, fuse
 
 
 def test_first_in_all_rankings_scores_one() -> None:
-    """The score is 1 / (60 + rank) summed, as a share of what is best."""
-    fused = dict(reciprocal_rank_fusion([[7, 8], [7, 9]]))
+    """The score is a share of what is best, and nothing is below zero."""
+    fused = dict(fuse([Ranking({7: 0.9, 8: 0.5}, 0.5), Ranking({7: 12.0, 9: 3.0}, 0.0)]))
     assert fused[7] == pytest.approx(1)
-    assert fused[8] == fused[9] == pytest.approx(61 / 62 / 2)
+    assert fused[8] == 0
+    assert 0 < fused[9] < 0.25
 
 
-def test_agreement_beats_one_high_rank() -> None:
-    """Third in both rankings is better than first in one."""
-    assert reciprocal_rank_fusion([[1, 2, 3], [4, 5, 3]])[0][0] == 3
+def test_the_unit_of_a_ranking_is_its_spread() -> None:
+    """Scores that are scaled and moved as a whole give the same."""
+    words = Ranking({1: 4.0, 3: 2.0, 2: 1.0}, 0.0)
+    near = {2: 0.9, 1: 0.8, 4: 0.7}
+    far = {item: 50 * score - 3 for item, score in near.items()}
+    for (a, x), (b, y) in zip(
+        fuse([Ranking(near, 0.7), words]), fuse([Ranking(far, 32.0), words]), strict=True
+    ):
+        assert (a, x) == (b, pytest.approx(y))
+
+
+def test_a_lead_counts_for_more_than_a_place() -> None:
+    """What is far ahead in one ranking beats what is barely ahead in the other."""
+    close = Ranking({1: 0.62, 2: 0.61, 3: 0.60, 4: 0.2}, 0.2)
+    clear = Ranking({2: 20.0, 1: 4.0, 3: 3.0, 4: 2.0}, 0.0)
+    assert [item for item, _ in fuse([close, clear])][:2] == [2, 1]
+
+
+def test_a_heavier_ranking_decides() -> None:
+    """Where two rankings say the opposite, the weight tells."""
+    one, other = {1: 2.0, 2: 1.0}, {2: 2.0, 1: 1.0}
+    assert fuse([Ranking(one, 0.0, 2.0), Ranking(other, 0.0)])[0][0] == 1
+    assert fuse([Ranking(one, 0.0), Ranking(other, 0.0, 2.0)])[0][0] == 2
 
 
 def test_equal_scores_come_in_the_order_of_ids() -> None:
-    """The same rankings always give the same order."""
-    assert [i for i, _ in reciprocal_rank_fusion([[9, 2], [2, 9]])] == [2, 9]
-    assert reciprocal_rank_fusion([[], []]) == []
+    """The same rankings always give the same order; equal scores and none are fine."""
+    assert [i for i, _ in fuse([Ranking({9: 1.0, 2: 1.0}, 1.0), Ranking({}, 0.0)])] == [2, 9]
+    assert fuse([Ranking({}, 0.0), Ranking({}, 0.0)]) == []
