@@ -24,11 +24,13 @@ FILES = {  # archive -> pieces of its files
     "rust-rfcs": 10,
     "postgres-html": 10,
 }
-PIECE_CHARACTERS = 1500
+PIECE_CHARACTERS = 900
+PARAGRAPH_CHARACTERS = 600  # to which abstracts and paragraphs are cut, for the sake of time
+SCIFACT_QUERIES = 200
 LONG_ARCHIVES = ("peps", "rust-rfcs", "postgres-html")
 LONG_CHARACTERS = 9000
 LONG_TOKENS = 2000  # a long text has more
-LONG_TEXTS = 3  # an archive
+LONG_TEXTS = 2  # an archive
 QUERIES, SCIFACT, XQUAD, FOLDERS, LONG = "queries", "scifact", "xquad", "code and notes", "long"
 KINDS = (QUERIES, SCIFACT, XQUAD, FOLDERS, LONG)
 
@@ -109,13 +111,13 @@ def draw(
 def _add_scifact(sample: Sample, chance: random.Random, documents: int, scale: float) -> None:
     """Claims, and abstracts with their titles."""
     corpus, queries, judged = beir("scifact", "scifact")
-    chosen = chance.sample(sorted(queries), _scaled(len(queries), scale))
+    chosen = chance.sample(sorted(queries), _scaled(min(SCIFACT_QUERIES, len(queries)), scale))
     wanted = sorted({document for query in chosen for document in judged[query]})
     others = sorted(corpus.keys() - wanted)
     chance.shuffle(others)
     total = _scaled(documents, scale) if documents else len(corpus)
     rows = {
-        name: sample.add(SCIFACT, corpus[name])
+        name: sample.add(SCIFACT, corpus[name][:PARAGRAPH_CHARACTERS])
         for name in [*wanted, *others[: max(0, total - len(wanted))]]
     }
     _add_collection(sample, SCIFACT, rows, {name: queries[name] for name in chosen}, judged)
@@ -128,7 +130,7 @@ def _add_xquad(sample: Sample, chance: random.Random, language: str, scale: floa
     names = sorted(corpus)
     if not ranked or scale < 1:
         names = chance.sample(names, _scaled(len(names) if ranked else 12, scale))
-    rows = {name: sample.add(XQUAD, corpus[name]) for name in names}
+    rows = {name: sample.add(XQUAD, corpus[name][:PARAGRAPH_CHARACTERS]) for name in names}
     known = sorted(name for name in queries if not ranked or judged[name].keys() <= rows.keys())
     chosen = chance.sample(known, min(len(known), _scaled(100 if ranked else 10, scale)))
     if ranked:

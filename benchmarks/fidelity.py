@@ -1,7 +1,7 @@
 """What each precision loses: cosines to fp32, and rankings, on real texts of many kinds.
 
 The reference is this project's fp32 package, itself compared with transformers in the same run.
-Run it with `make bench`: some 300,000 tokens for each precision, and for fp32 the first time.
+Run it with `make bench`: some 200,000 tokens for each precision, and for fp32 the first time.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def main() -> None:
         "--precision", action="append", choices=others, help="only this one; nothing is kept"
     )
     parser.add_argument(
-        "--scifact-documents", type=int, default=400, help="0: the whole corpus (an hour)"
+        "--scifact-documents", type=int, default=300, help="0: the whole corpus (an hour)"
     )
     parser.add_argument(
         "--scale", type=float, default=1.0, help="a share of the texts; nothing is kept"
