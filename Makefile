@@ -55,6 +55,7 @@ bench: bench-peers
 	PYTHONPATH=tests $(BIN)/python benchmarks/startup.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/query.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/quality.py
+	PYTHONPATH=tests $(BIN)/python benchmarks/serving.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/builtin.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/sts.py
 	PYTHONPATH=tests $(BIN)/python benchmarks/ternary.py
