@@ -55,6 +55,24 @@ def test_clients_get_equal_shares(tiny_embedder: Embedder) -> None:
         assert abs(tokens["short"] - tokens["long"]) <= 2 * BATCH_TOKENS
 
 
+def test_queries_without_end_get_ahead_of_their_share(tiny_embedder: Embedder) -> None:
+    """By what they had, while others wait; it is forgotten as these get theirs, or nobody waits."""
+    queue = FairQueue()
+    assert queue.charge("asks", 100) == 0
+    assert queue.lead("asks") == 0, "nobody waits"
+    queue.put(job(tiny_embedder, [200] * 4, "bulk"))
+    for asked in range(1, 4):
+        queue.charge("asks", 100)
+        assert queue.lead("asks") == 100 * asked
+    queue.take()
+    queue.take()
+    assert queue.lead("asks") == 100
+    assert queue.lead("another") == 0
+    queue.take()
+    queue.take()
+    assert queue.lead("asks") == 0
+
+
 @given(st.lists(st.integers(2, 300), min_size=1, max_size=60))
 @settings(deadline=None)
 def test_batches_hold_every_text_once_and_hardly_any_padding(

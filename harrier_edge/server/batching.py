@@ -5,7 +5,8 @@ others: that is faster than one batch after the other on all cores. Nothing wait
 fill; what comes while all threads are busy makes the next one. The bits are those of `embed`.
 
 Queries do not wait behind bulk: they have as many threads of their own, before which the system
-lets the others stand back (Linux; elsewhere both get an equal share of the cores).
+lets the others stand back (Linux; elsewhere both get an equal share of the cores). Who sends short
+texts without end is no query after a while, and waits as all do.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from harrier_edge.session import GIVE_BACK_TOKENS
 from harrier_edge.vectors import Vectors
 
 BULK_NICENESS = 10  # a tenth of what a thread gets that is not nice
+BURST_TOKENS = 512  # by which a client's queries may be ahead of its share: some twenty
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +112,11 @@ class Batcher:
                     retry_after=self._waiting * self._seconds_a_token(),
                 )
             self._waiting += job.tokens
-            (self._urgent if urgent else self._bulk).put(job)
+            if urgent and self._bulk.lead(client) <= BURST_TOKENS:
+                self._bulk.charge(client, job.tokens)
+                self._urgent.put(job)
+            else:
+                self._bulk.put(job)
             self._changed.notify_all()
         job.future.add_done_callback(lambda future: self._end(job))
         return job.future

@@ -66,11 +66,22 @@ class FairQueue:
     def put(self, job: Job) -> None:
         """Let the texts of a job wait."""
         for row, ids in enumerate(job.texts):
-            start = max(self._now, self._ends.get(job.client, 0.0))
-            self._ends[job.client] = start + len(ids)
+            start = self.charge(job.client, len(ids))
             heapq.heappush(self._waiting, (start, next(self._order), Text(job, row)))
-        if len(self._ends) > REMEMBERED:
+
+    def charge(self, client: Hashable, tokens: int) -> float:
+        """Count tokens for a client, here or elsewhere; when they start."""
+        if not self._waiting:
+            self._ends.clear()  # nobody is wronged who does not wait
+        elif len(self._ends) > REMEMBERED:
             self._ends = {who: end for who, end in self._ends.items() if end > self._now}
+        start = max(self._now, self._ends.get(client, 0.0))
+        self._ends[client] = start + tokens
+        return start
+
+    def lead(self, client: Hashable) -> float:
+        """By how many tokens a client is ahead of those who wait; 0 where nobody does."""
+        return max(0.0, self._ends.get(client, 0.0) - self._now) if self._waiting else 0.0
 
     def take(self) -> list[Text]:
         """The next batch: the text that is first, and others of like length; [] for none.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import signal
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from signal import SIGINT, SIGTERM
 
 import uvicorn
 
@@ -41,6 +44,8 @@ def serve(
 
     The first model is loaded before; `on_ready` gets the URL that is then served.
 
+    Has to be called by the main thread, which is the one that signals reach.
+
     Raises UsageError where the address cannot be had, or is open to others and there is no key,
     and what `Embedder` raises.
     """
@@ -70,11 +75,21 @@ def serve(
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, telling when it is ready."""
+    """uvicorn's server, telling when it is ready, and to which a signal is a normal end."""
 
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_started = on_started
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """End by a signal, which uvicorn would raise again once all is done."""
+        before = {one: signal.signal(one, self.handle_exit) for one in (SIGINT, SIGTERM)}
+        try:
+            yield
+        finally:
+            for one, handler in before.items():
+                signal.signal(one, handler)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, and tell."""
