@@ -23,7 +23,8 @@ def test_the_unit_of_a_ranking_is_its_spread() -> None:
     for (a, x), (b, y) in zip(
         fuse([Ranking(near, 0.7), words]), fuse([Ranking(far, 32.0), words]), strict=True
     ):
-        assert (a, x) == (b, pytest.approx(y))
+        assert a == b
+        assert x == pytest.approx(y)
 
 
 def test_a_lead_counts_for_more_than_a_place() -> None:
