@@ -141,7 +141,8 @@ def measure_update(folder: Path, index: Path, count: int) -> dict[str, Any]:
 
 def measure_command(folder: Path, index: Path) -> dict[str, Any]:
     """`harrier-edge update` over the real folder with nothing changed, in a process of its own."""
-    command = [sys.executable, "-m", "harrier_edge", "{}", "-q", "--db", str(index)]
+    program = str(Path(sys.executable).with_name("harrier-edge"))
+    command = [program, "{}", "-q", "--db", str(index)]
     add, update = ([part.format(name) for part in command] for name in ("add", "update"))
     start = time.perf_counter()
     subprocess.run([*add, "-m", "kestrel", str(folder)], check=True, stdout=subprocess.DEVNULL)
