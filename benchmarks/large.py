@@ -137,7 +137,8 @@ def whole(folder: Path, layers: int | None) -> dict[str, float]:
     run = subprocess.run(
         [sys.executable, "-c", QUERY, str(package)], check=True, stdout=subprocess.PIPE
     )
-    return seen | json.loads(run.stdout)
+    queried: dict[str, float] = json.loads(run.stdout)
+    return seen | queried
 
 
 def main() -> None:

@@ -33,7 +33,6 @@ def application(name: str, checkpoint: Path) -> fastapi.FastAPI:
     turn = threading.Lock()
     app = fastapi.FastAPI()
 
-    @app.post("/v1/embeddings")
     def embeddings(request: Request) -> dict[str, object]:
         """In a thread of FastAPI's pool, since it is no coroutine."""
         ids = [text.ids for text in tokenizer.encode(request.input)]
@@ -47,6 +46,7 @@ def application(name: str, checkpoint: Path) -> fastapi.FastAPI:
         usage = {"prompt_tokens": tokens, "total_tokens": tokens}
         return {"object": "list", "data": rows, "model": name, "usage": usage}
 
+    app.add_api_route("/v1/embeddings", embeddings, methods=["POST"])
     return app
 
 
