@@ -8,6 +8,7 @@ compared. The curve against the query's own length has ours alone. About three m
 from __future__ import annotations
 
 import argparse
+import functools
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from harrier_edge.tokens import Tokenizer
 from harrier_edge.vectors import Vectors
 from harrier_export.parity import row_cosines
 
-TOKENS = 24
+TOKENS, QUERIES = 24, 10
 LENGTHS = (22, 24, 32, 48, 64)  # of ours; longer ones go without what is kept
 OWN, UNCACHED = f"{CACHED} int8", f"{OURS} int8"
 PEERS = (
@@ -39,22 +40,28 @@ PROMPT = (
 PACKAGES = ("onnxruntime", "torch", "transformers", "sentence-transformers", "llama-cpp-python")
 
 
-def query(checkpoint: Path, length: int, number: int = 0) -> list[int]:
-    """`length` token ids: the instruction, some real text, the final token."""
+def queries(checkpoint: Path, length: int) -> list[list[int]]:
+    """QUERIES texts of `length` token ids: the instruction, some real text, the final token."""
+    beginning, words = _parts(checkpoint)
+    own = length - len(beginning) - 1
+    return [[*beginning, *words[i : i + own], 1] for i in range(QUERIES)]
+
+
+@functools.cache
+def _parts(checkpoint: Path) -> tuple[list[int], list[int]]:
+    """The instruction's token ids, and real text's."""
     tokenizer = Tokenizer(checkpoint / "tokenizer.json", final_token=1, max_tokens=512)
-    beginning = tokenizer.beginning(PROMPT)
-    words = document(checkpoint, 512)[1 + number : -1]
-    return [*beginning, *words[: length - len(beginning) - 1], 1]
+    return tokenizer.beginning(PROMPT), document(checkpoint, 512)[1:-1]
 
 
 def medians(
-    processes: dict[str, Process], queries: Sequence[list[int]], rounds: int
+    processes: dict[str, Process], texts: Sequence[list[int]], rounds: int
 ) -> dict[str, float]:
     """Contender -> median of milliseconds a query."""
     times: dict[str, list[float]] = {name: [] for name in processes}
     for turn in range(rounds):
         for name, process in processes.items():
-            seconds = process.seconds([queries[turn % len(queries)]], 1)
+            seconds = process.seconds([texts[turn % len(texts)]], 1)
             if turn:  # the first fills what is kept
                 times[name].append(seconds)
     return {name: statistics.median(seen) * 1000 for name, seen in times.items()}
@@ -75,8 +82,8 @@ def main() -> None:
             processes[name] = Process(name, checkpoint, make_files(name, checkpoint).path)
         except EndedError as error:
             absent[name] = str(error)
-    queries = [query(checkpoint, TOKENS, number) for number in range(10)]
-    p50 = medians(processes, queries, args.rounds)
+    texts = queries(checkpoint, TOKENS)
+    p50 = medians(processes, texts, args.rounds)
     print_table(["", "p50 ms"], [[name, f"{ms:.2f}"] for name, ms in p50.items()])
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
@@ -87,11 +94,10 @@ def main() -> None:
         result["p50_ms"] = round(p50[OWN], 3)
         if UNCACHED in p50:
             result["cached_over_uncached"] = round(p50[OWN] / p50[UNCACHED], 3)
-            result["min_cosine_to_uncached"] = round(_agreement(processes, queries), 7)
+            result["min_cosine_to_uncached"] = round(_agreement(processes, texts), 7)
             ours = {name: processes[name] for name in (OWN, UNCACHED)}
             for length in LENGTHS:
-                texts = [query(checkpoint, length, number) for number in range(10)]
-                seen = medians(ours, texts, args.rounds // 3)
+                seen = medians(ours, queries(checkpoint, length), 2 + args.rounds // 3)
                 result[f"p50_ms_{length}"] = round(seen[OWN], 3)
                 result[f"cached_over_uncached_{length}"] = round(seen[OWN] / seen[UNCACHED], 3)
         if peers:
@@ -101,10 +107,10 @@ def main() -> None:
     finish("query", result, keep=not args.only)
 
 
-def _agreement(processes: dict[str, Process], queries: Sequence[list[int]]) -> float:
+def _agreement(processes: dict[str, Process], texts: Sequence[list[int]]) -> float:
     """The lowest cosine of a vector with what is kept to that without."""
     rows: list[Vectors] = [
-        processes[name].run(list(queries), 1, vectors=True)["vectors"] for name in (OWN, UNCACHED)
+        processes[name].run(list(texts), 1, vectors=True)["vectors"] for name in (OWN, UNCACHED)
     ]
     return float(row_cosines(*rows).min())
 
