@@ -29,8 +29,8 @@ QUERY_INPUTS = {"input_ids": "tensor(int64)", "past": "tensor(float)"}
 # for the next no longer fits a core's own cache.
 BATCH_TOKENS = 256
 # Packages attend with another kernel in wider batches. Its bits follow from the width of the batch,
-# so that longer texts are never padded: each is a batch of its own.
-TILED_TOKENS = 512
+# so that longer texts are never padded: each is a batch of its own, as BATCH_TOKENS has it anyway.
+TILED_TOKENS = 128
 # Texts longer than this are embedded one at a time, on all threads, and layer by layer where the
 # package has graphs for it: for the memory they take. Shorter ones are not worth opening these.
 LONG_TEXT_TOKENS = 4096

@@ -220,7 +220,7 @@ class _Taps(FloatLinear):
     names: list[str] = field(default_factory=list)
 
     def write(
-        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last
+        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last | None
     ) -> list[Rows]:
         """See LinearFormat."""
         name = next(iter(weights))

@@ -171,7 +171,12 @@ class DecoderBuilder:
         return Rows(normed)
 
     def attention(self, x: Rows, name: str, kind: Attention) -> Rows:
-        """Grouped causal self-attention with normalized queries and keys."""
+        """Grouped causal self-attention with normalized queries and keys.
+
+        The last token's queries, keys and values need be no finer than the others': the stand-in's
+        mean cosine to float32 is 0.99902 either way on the parity texts, and 0.99932 instead of
+        0.99936 on 131 others.
+        """
         g, d = self.graph, self.decoder
         query_size, kv_size = d.heads * d.head_dim, d.kv_heads * d.head_dim
         query, key, value = self._linear(
@@ -182,6 +187,7 @@ class DecoderBuilder:
                 f"{name}.k_proj": kv_size,
                 f"{name}.v_proj": kv_size,
             },
+            last_finer=False,
         )
         mixed = self._attend(
             self._norm_heads(query, f"{name}.q_norm", d.heads),
@@ -283,18 +289,24 @@ class DecoderBuilder:
             ["batch", self.decoder.hidden_size],
         )
 
-    def _linear(self, x: Rows, inputs: int, outputs: dict[str, int]) -> list[Rows]:
-        """Products of one input with several weights, tensor name -> output size."""
+    def _linear(
+        self, x: Rows, inputs: int, outputs: dict[str, int], *, last_finer: bool = True
+    ) -> list[Rows]:
+        """Products of one input with several weights, tensor name -> output size.
+
+        Without `last_finer`, the last tokens' rows are written like all others.
+        """
         weights = [self._tensor(f"{name}.weight", size, inputs) for name, size in outputs.items()]
         by_name = dict(zip(outputs, weights, strict=True))
+        last = self._last_rows if last_finer else None
+        write = self._linear_format.write
         if not self.decoder.normed_inputs:
-            return self._linear_format.write(self.graph, x, by_name, self._last_rows)
+            return write(self.graph, x, by_name, last)
         x = Rows(x.settled(self.graph))  # its norm has an epsilon, and rounding follows
         products = []
         for name, tensor in by_name.items():
             normed = self.norm(x, f"{name}.norm", inputs, offset=0)
-            write = self._linear_format.write
-            products += write(self.graph, normed, {name: tensor}, self._last_rows)
+            products += write(self.graph, normed, {name: tensor}, last)
         return products
 
     def _last_rows(self) -> TokenRows:

@@ -61,7 +61,7 @@ class BlockLinear:
         return f"MatMulNBits {self.bits} bit, block {self.block_size}, {kind}"
 
     def write(
-        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last
+        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last | None
     ) -> list[Rows]:
         """See LinearFormat."""
         value = x.settled(graph)
@@ -103,7 +103,7 @@ class ExpandedLinear:
         return f"MatMul float32 from 8 bit, block {self.block_size}, symmetric"
 
     def write(
-        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last
+        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last | None
     ) -> list[Rows]:
         """See LinearFormat."""
         value = x.settled(graph)

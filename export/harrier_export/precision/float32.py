@@ -21,7 +21,7 @@ class FloatLinear:
     description: str = "float32"
 
     def write(
-        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last
+        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last | None
     ) -> list[Rows]:
         """See LinearFormat."""
         value = x.settled(graph)

@@ -45,12 +45,13 @@ class LinearFormat(Protocol):
         """For the manifest."""
 
     def write(
-        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last
+        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last | None
     ) -> list[Rows]:
         """The products of `x` (batch, sequence, in) with several weights (out, in), (…, out) each.
 
         The weights that share an input come together, so that a format which prepares its input
-        does so once. The rows `last` are those of which the vectors are made.
+        does so once. The rows `last` are those of which the vectors are made; none are told where
+        they need be no finer than the others.
         """
 
 

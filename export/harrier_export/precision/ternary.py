@@ -48,7 +48,7 @@ class TernaryLinear:
         return f"ternary {form}, activations in 8 bit by token"
 
     def write(
-        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last
+        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last | None
     ) -> list[Rows]:
         """See LinearFormat."""
         value = x.settled(graph)

@@ -31,7 +31,7 @@ class TokenLinear:
     A vector is the state of its text's last token. What is rounded there is lost, while what is
     rounded elsewhere is averaged over all that the last token attends to: on the Gemma-3-270M
     stand-in, rounding the last token alone costs seven times as much as rounding all others. So
-    the last token of each text has both terms by itself, in a decoder.
+    the last token of each text has both terms by itself, in a decoder, where it pays.
     """
 
     finer: Literal["no", "the last", "every"] = "the last"  # which tokens have both terms
@@ -43,21 +43,23 @@ class TokenLinear:
         return f"8 bit, activations by token{twice}, weights by output"
 
     def write(
-        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last
+        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last | None
     ) -> list[Rows]:
         """See LinearFormat."""
         rows = _QuantizedRows.of(graph, x.value, next(iter(weights.values())).shape[1])
         owed = graph.node("Mul", rows.scale, x.scale) if x.scale else rows.scale
         finer = None
-        if self.finer != "no":
-            finer = (rows if self.finer == "every" else rows.at(last())).finer()
+        if self.finer == "every":
+            finer = rows.finer()
+        elif self.finer == "the last" and last:
+            finer = rows.at(last()).finer()
         products = []
         for name, tensor in weights.items():
             weight, *steps = _weights(graph, name, tensor, finer=finer is not None)
             product = _product(graph, rows.codes, weight, steps[0], name)
             if finer:
                 second = _product(graph, finer, weight, steps[1], name)
-                if self.finer == "every":
+                if self.finer == "every" or not last:
                     product = graph.node("Add", product, second, name=f"{name}.sum")
                 else:
                     to = last().scatter
