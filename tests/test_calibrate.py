@@ -100,6 +100,16 @@ def test_the_final_token_is_exact_in_any_table(tiny_gemma: Path, tmp_path: Path)
     assert same > 0.999999 > other
 
 
+def test_calibrating_beyond_the_memory_is_refused(tiny_gemma: Path, tmp_path: Path) -> None:
+    """Before it begins, with what would do; without calibration the same memory is enough."""
+    options = ExportOptions(precision="int4", verify=False, memory_bytes=10**6)
+    with pytest.raises(UsageError, match=r"GB of memory, 0\.0 GB may be used.* --no-calibrate"):
+        export(tiny_gemma, tmp_path / "package", options)
+    assert list(tmp_path.iterdir()) == []
+    options = ExportOptions(precision="int4", verify=False, calibrate=False, memory_bytes=10**6)
+    export(tiny_gemma, tmp_path / "package", options)
+
+
 def test_own_texts_are_taken(tiny_gemma: Path, tmp_path: Path) -> None:
     """The same file gives the same bytes, another gives others."""
     own = tmp_path / "own.txt"

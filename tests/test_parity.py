@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from standins.random_checkpoint import random_checkpoint, tiny_gemma3, tiny_qwen3
+from standins.random_checkpoint import gemma3_27b, random_checkpoint, tiny_gemma3, tiny_qwen3
 
 from harrier_edge import Embedder
 from harrier_edge.package import open_package
@@ -41,6 +41,22 @@ def test_gemma_with_sliding_layers_and_scaled_positions(
     config = tiny_gemma3()
     assert config["query_pre_attn_scalar"] != config["head_dim"]
     assert_parity(tiny_gemma, tiny_package, token_ids([1, 14, 15, 16, 40, 333, 700]))
+
+
+def test_the_27b_with_narrow_layers(tmp_path: Path, tiny_gemma: Path) -> None:
+    """All 62 layers, in shards: 5:1 sliding, window 1,024, linear scaling 8, the scalar 168."""
+    narrow = {"head_dim": 32, "hidden_size": 64, "intermediate_size": 96, "vocab_size": 384}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2}
+    config = {**gemma3_27b(), **narrow, **heads}
+    assert (config["num_hidden_layers"], config["sliding_window"]) == (62, 1024)
+    tokenizer = tiny_gemma / "tokenizer.json"
+    checkpoint = random_checkpoint(
+        tmp_path / "narrow", config=config, tokenizer=tokenizer, shards=4
+    )
+    options = ExportOptions(precision="fp32", verify=False, max_file_bytes=10**6)
+    package = export(checkpoint, tmp_path / "package", options).folder
+    assert len(list(package.glob("model.onnx_data*"))) > 2
+    assert_parity(checkpoint, package, token_ids([3, 40, 1023, 1400]))
 
 
 def test_qwen_in_shards(tiny_qwen: Path, tmp_path: Path) -> None:

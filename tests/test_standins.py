@@ -6,20 +6,25 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import load_file
 from standins.gemma3_270m import CONFIG
+from standins.large import large_checkpoint
 from standins.random_checkpoint import (
     gemma3_27b,
     gemma3_270m,
     qwen3_0_6b,
     random_checkpoint,
     tensor_shapes,
+    tiny_gemma3,
     tiny_qwen3,
     tiny_tokenizer,
 )
 
 from harrier_edge import catalog
+from harrier_export import ExportOptions, export
 from harrier_export.architectures import architecture_of
 
 SHAPES = {"harrier-270m": gemma3_270m, "harrier-0.6b": qwen3_0_6b, "harrier-27b": gemma3_27b}
@@ -40,6 +45,21 @@ def test_a_shape_is_the_catalogues(name: str) -> None:
     assert windows == ({None} if spec.attention.layers == "full" else {None, 1024})
     parameters = sum(math.prod(shape) for shape in tensor_shapes(config).values())
     assert parameters == spec.shape.parameters
+
+
+def test_a_large_checkpoint_needs_little_disk(tmp_path: Path, tiny_gemma: Path) -> None:
+    """Shards and index are whole, most of their bytes are not on the disk, and it exports."""
+    config = {**tiny_gemma3(), "hidden_size": 512, "intermediate_size": 16384}
+    folder = large_checkpoint(
+        tmp_path / "large", config=config, tokenizer=tiny_gemma / "tokenizer.json", dense=1 / 8
+    )
+    (shard,) = folder.glob("*.safetensors")
+    assert shard.stat().st_blocks * 512 < shard.stat().st_size / 3
+    first, second = (load_file(shard)[f"layers.{i}.mlp.up_proj.weight"] for i in (0, 1))
+    assert np.count_nonzero(first) > first.size / 10
+    assert not np.array_equal(first, second)
+    options = ExportOptions(precision="int4", calibrate=False, verify=False)
+    assert export(folder, tmp_path / "package", options).manifest.dimension == 512
 
 
 def test_the_0_6b_has_the_published_config(shared: Path) -> None:

@@ -46,6 +46,21 @@ class _Batch:
     weight: Float32
 
 
+def calibration_bytes(decoder: Decoder, texts: Sequence[Sequence[int]]) -> int:
+    """About the memory that calibrating on `texts` (token ids) takes at most.
+
+    A layer's weights three times in float32, in numpy and in ONNX Runtime as they are and as it
+    multiplies them; all that enters its products; and the second moments of the widest product's
+    inputs, in float32, and three times in float64 while they are inverted.
+    """
+    d = decoder
+    tokens = sum(map(len, (*texts, *_beginnings(texts))))
+    inputs = 2 * d.hidden_size + d.heads * d.head_dim + d.intermediate_size
+    states = 4 * tokens * (2 * d.hidden_size + inputs)
+    widest = max(d.hidden_size, d.heads * d.head_dim, d.intermediate_size)
+    return 12 * d.layer_parameters + states + 28 * widest**2
+
+
 class Calibration:
     """Goes through a decoder's layers in their order and changes their tensors."""
 

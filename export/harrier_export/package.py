@@ -13,13 +13,14 @@ import msgspec
 
 from harrier_edge import catalog
 from harrier_edge.errors import CheckpointError, ExportError, UsageError
+from harrier_edge.machine import available_memory
 from harrier_edge.package import MODEL, MODEL_DATA, TOKENIZER, sha256_of
 from harrier_edge.spec import MANIFEST_FORMAT, ModelSpec, PackageManifest, Tokens
 from harrier_edge.tokens import Tokenizer
 from harrier_export import reference
 from harrier_export.architectures import architecture_of
 from harrier_export.architectures.decoder import Decoder, DecoderBuilder
-from harrier_export.calibrate import Calibration
+from harrier_export.calibrate import Calibration, calibration_bytes
 from harrier_export.checkpoint import Checkpoint
 from harrier_export.compiled_tokenizer import compile_tokenizer
 from harrier_export.folder import whole_or_nothing
@@ -64,7 +65,8 @@ class ExportOptions:
     `overwrite` replaces one that stands at the target. `calibration` is a file of texts like
     `calibration.txt` here, from which int8 and int4 learn how to round. Without `calibrate` they
     round each weight by itself, in far less memory and time. `max_file_bytes` is how large a file
-    of weights may be; only a weight that is larger has a larger one.
+    of weights may be; only a weight that is larger has a larger one. Calibrating may take
+    `memory_bytes`, by default what is free; where it would take more it is refused.
     """
 
     precision: str = "int8"
@@ -80,6 +82,7 @@ class ExportOptions:
     calibration: Path | None = None
     calibrate: bool = True
     max_file_bytes: int = MAX_FILE_BYTES
+    memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -141,11 +144,13 @@ def export(
         )
         calibration = None
         if form.calibrated and options.calibrate:
+            texts = _calibration_tokens(folder, decoder, options.calibration)
+            _check_memory(calibration_bytes(decoder, texts), options)
             calibration = Calibration(
                 source,
                 decoder,
                 architecture,
-                _calibration_tokens(folder, decoder, options.calibration),
+                texts,
                 lambda done, total: on_progress("calibrate", done, total),
                 smoothed=form.smoothed,
             )
@@ -187,6 +192,17 @@ def _identity(source: Checkpoint, options: ExportOptions) -> str:
     made_of = [(stat.st_size, stat.st_mtime_ns, stat.st_ino) for stat in stats]
     told = repr((source.folder.resolve(), source.config, made_of, tool_versions(), options))
     return hashlib.sha256(told.encode()).hexdigest()
+
+
+def _check_memory(wanted: int, options: ExportOptions) -> None:
+    """Raise UsageError where calibrating takes more memory than it may or than there is."""
+    given = options.memory_bytes or available_memory()
+    if given is not None and wanted > given:
+        raise UsageError(
+            f"calibrating {options.precision} takes about {wanted / 1e9:.1f} GB of memory, "
+            f"{given / 1e9:.1f} GB may be used. Without calibration an export needs less than "
+            "1 GB: take --no-calibrate or --precision int8-block. Or allow more with --memory."
+        )
 
 
 def _check_room(target: Path, nbytes: int, folder: Path) -> None:

@@ -58,6 +58,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SIZE",
         help="of a file of weights, like 500MB (default: 2GB)",
     )
+    parser.add_argument(
+        "--memory",
+        type=byte_size,
+        metavar="SIZE",
+        help="that calibrating may take, like 16GB (default: what is free)",
+    )
     parser.add_argument("--name", help="the package's name (default: the model's or the folder's)")
     verify_option(parser)
     parser.add_argument(
@@ -113,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
                 overwrite=args.overwrite,
                 calibration=args.calibration,
                 calibrate=args.calibrate,
+                memory_bytes=args.memory,
                 **sizes,
             ),
             progress,
