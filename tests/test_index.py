@@ -196,7 +196,7 @@ def test_a_killed_run_loses_nothing(tmp_path: Path, tiny_package: Path) -> None:
         (folder / f"{i}.txt").write_text(f"note {i}" + " the" * 20, "utf-8")
     path = tmp_path / "index.sqlite"
     command = [*ADD, "--db", str(path), "-m", str(tiny_package), str(folder)]
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, cwd=tmp_path)
     deadline = time.monotonic() + 60
     kept = 0
     while kept < 100 and process.poll() is None and time.monotonic() < deadline:
@@ -235,7 +235,7 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path, tiny_package: Pat
     path = tmp_path / "index.sqlite"
     command = [*ADD, "--db", str(path), "-m", str(tiny_package), str(folder)]
     limited = f"ulimit -f 1000; exec {' '.join(command)}"  # blocks of 512 or 1,024 bytes
-    run = subprocess.run(["bash", "-c", limited], capture_output=True, text=True)
+    run = subprocess.run(["bash", "-c", limited], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 1, run.stderr
     assert "Free space on the disk" in run.stderr
     with Index.open(path, model=tiny_package) as index:
