@@ -52,7 +52,7 @@ def held(what):
 load, embedder = seconds(lambda: Embedder(sys.argv[1]))
 first, vector = seconds(lambda: embedder.encode_query("how does a harrier hunt?"))
 again, same = seconds(lambda: embedder.encode_query("how does a harrier hunt?"))
-assert (vector == same).all() and abs(float((vector * vector).sum()) - 1) < 1e-3
+assert abs(float((vector * same).sum()) - 1) < 1e-3  # unit length, and the same but for rounding
 texts = [text for text in parity_texts() if 200 < len(text) < 600][:4]
 tokens = embedder.count_tokens(texts)
 passages, _ = seconds(lambda: embedder.encode_document(texts))
