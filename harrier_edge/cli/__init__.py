@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         format="harrier-edge: %(message)s",
         level={-1: logging.ERROR, 0: logging.WARNING}.get(args.verbose - args.quiet, logging.DEBUG),
     )
-    if memory := getattr(args, "memory", None):
+    if memory := getattr(args, "model_memory", None):
         os.environ["HARRIER_EDGE_MEMORY"] = memory  # for the model, wherever it is loaded
     try:
         code: int = args.run(args)

@@ -28,6 +28,7 @@ def model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", help="which of several packages of that model")
     parser.add_argument(
         "--memory",
+        dest="model_memory",  # those of `serve` and `export` are not for one model that is loaded
         metavar="SIZE",
         help="the most memory to take, such as 512MB ($HARRIER_EDGE_MEMORY)",
     )
