@@ -46,6 +46,7 @@ class LimitedSession(Session):
         both = loaded - before + self._threads * self._batch_bytes
         self._has_room_for_both = self._budget.room() >= both
         self._longest = self._one_pass_tokens
+        self._batch_tokens = BATCH_TOKENS  # of the widest batch that is to come
 
     def run(self, batch: Sequence[Sequence[int]]) -> Vectors:
         """As `Session.run`; raises UsageError where a text does not fit into the limit."""
@@ -91,6 +92,7 @@ class LimitedSession(Session):
             self._longest, max(BATCH_TOKENS, room * BATCH_TOKENS // self._batch_bytes)
         )
         longest = max(map(len, texts), default=0)
+        self._batch_tokens = max(BATCH_TOKENS, min(longest, self._one_pass_tokens))
         if longest <= self._one_pass_tokens:
             return
         if self._layers:
@@ -109,7 +111,8 @@ class LimitedSession(Session):
 
     def _side_by_side(self) -> int:
         # What the arena has for the first batch is counted as taken only once that has run.
-        return max(1, min(self._threads, self._budget.room() // self._batch_bytes))
+        widest = self._batch_bytes * self._batch_tokens // BATCH_TOKENS
+        return max(1, min(self._threads, self._budget.room() // widest))
 
     def _run(
         self, session: onnxruntime.InferenceSession, batch: Sequence[Sequence[int]]
