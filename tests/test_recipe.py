@@ -15,7 +15,8 @@ from recipe.clean import Held  # noqa: E402
 
 torch = pytest.importorskip("torch")
 
-from recipe.student import Student, config  # noqa: E402
+from recipe.student import Bag, Student, config  # noqa: E402
+from recipe.train import Rows  # noqa: E402
 
 
 @pytest.fixture
@@ -52,12 +53,43 @@ def test_what_is_evaluated_is_not_learned(held: Held, text: str, is_held: bool) 
     assert held.has(text) is is_held
 
 
+def _bag() -> Bag:
+    bag = Bag(torch.nn.functional.normalize(torch.randn(50, 384)))
+    with torch.no_grad():
+        bag.heavy.copy_(torch.randn(384) * 0.5)
+    return bag
+
+
+def test_the_student_begins_as_the_bag() -> None:
+    """One layer gives the weighted means that were learned before it, a second changes little."""
+    torch.manual_seed(0)
+    bag = _bag()
+    student = Student(bag)
+    ids = torch.randint(3, 50, (8, 12))
+    lengths = torch.tensor([12, 4, 6, 9, 12, 5, 3, 8])
+    ids[torch.arange(8), lengths - 1] = 1
+    with torch.no_grad():
+        wanted = bag(ids, lengths)
+        assert float((student(ids, lengths) * wanted).sum(1).min()) > 0.99
+        student.deepen()
+        assert float((student(ids, lengths) * wanted).sum(1).min()) > 0.97
+
+
+def test_what_few_texts_say_moves_a_row_less() -> None:
+    """A step for a row of the table is scaled by its trust, and no other row moves."""
+    table = torch.zeros(3, 4)
+    rows = Rows(table, torch.tensor([1.0, 0.25, 1.0]))
+    for _ in range(3):
+        rows.step(torch.tensor([0, 1]), torch.ones(2, 4), rate=0.1)
+    assert torch.allclose(table[:, 0], torch.tensor([-0.3, -0.075, 0.0]))
+
+
 def test_the_student_is_gemma_3() -> None:
     """Its vectors, computed only where needed, are those of transformers' Gemma 3."""
     from transformers import Gemma3TextConfig, Gemma3TextModel
 
     torch.manual_seed(0)
-    student = Student(torch.nn.functional.normalize(torch.randn(50, 384)))
+    student = Student(_bag())
     student.deepen()
     with torch.no_grad():
         for parameter in student.parameters():

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from harrier_edge import catalog
 from recipe.student import HIDDEN, MAX_TOKENS, Student, config
 
+WEIGHTS = "model.safetensors"
 _ST = "sentence_transformers.models."
 
 
@@ -20,7 +21,7 @@ def write(student: Student, work: Path, folder: Path) -> None:
     """Write bf16 weights, config, tokenizer and sentence-transformers' files into `folder`."""
     (folder / "1_Pooling").mkdir(parents=True, exist_ok=True)
     tensors = {k: v.to(torch.bfloat16).contiguous() for k, v in student.state_dict().items()}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     shutil.copyfile(work / "tokenizer.json", folder / "tokenizer.json")
     size = student.embed_tokens.num_embeddings
     modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]

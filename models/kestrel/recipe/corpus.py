@@ -14,17 +14,21 @@ from recipe.texts import english, pairs, tidy, usable
 # How many English texts of each kind the teacher reads, and how long they may be in characters:
 # the teacher's minutes are what limits them.
 KINDS = {
-    "gloss": (90_000, 220),
-    "example": (45_000, 220),
-    "term": (60_000, 60),
-    "question": (24_000, 80),
-    "passage": (42_000, 420),
-    "long": (9_000, 900),
+    "word": (45_000, 40),
+    "gene": (12_000, 320),
+    "gene term": (8_000, 90),
+    "gloss": (40_000, 220),
+    "example": (30_000, 220),
+    "term": (15_000, 60),
+    "question": (14_000, 80),
+    "passage": (16_000, 420),
+    "long": (4_500, 1_000),
+    "document": (4_500, 1_100),
 }
 # Of each language at most so many pairs; half of them sentences, where there are as many.
-PAIRS = 12_000
-GERMAN = 40_000  # by far the richest dictionary
-SENTENCES = 0.5
+PAIRS = {"de": 36_000, "es": 14_000, "fr": 12_000, "ru": 12_000, "zh_CN": 12_000, "ar": 10_000}
+FEWER = 5_000  # of every other language
+SENTENCES = 0.6
 _TERM = 30  # characters: what is longer counts as a sentence
 
 
@@ -71,15 +75,25 @@ def build(work: Path, shared: Path, seed: int) -> None:
             by_language[language][text, foreign] = None
     languages = Counter(text for both in by_language.values() for text in {t for t, _ in both})
     for language, both in sorted(by_language.items()):
-        count = GERMAN if language == "de" else PAIRS
-        for text, foreign in _choose(list(both), count, languages, rng):
+        chosen = _choose(list(both), PAIRS.get(language, FEWER), languages, rng)
+        for text, foreign in chosen:
             if held.has(text) or held.has(foreign):
                 dropped += 1
                 continue
             if text not in ids:
                 add(text, text, "example" if len(text) > _TERM else "term", "en")
             add(text, foreign, "foreign", language)
-    (work / "english.json").write_text(json.dumps(list(ids), ensure_ascii=False))
+        # What the teacher reads anyway costs nothing more.
+        known = set(chosen)
+        for text, foreign in both:
+            if (text, foreign) not in known and text in ids and not held.has(foreign):
+                add(text, foreign, "foreign", language)
+    texts = list(ids)
+    rng.shuffle(texts)  # so that the first of them stand for all
+    places = {text: place for place, text in enumerate(texts)}
+    moved = [places[text] for text in ids]
+    views = [(view, moved[target], kind, language) for view, target, kind, language in views]
+    (work / "english.json").write_text(json.dumps(texts, ensure_ascii=False))
     (work / "views.json").write_text(json.dumps(views, ensure_ascii=False))
     counts: dict[str, int] = defaultdict(int)
     for _, _, kind, language in views:

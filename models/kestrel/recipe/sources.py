@@ -20,8 +20,11 @@ _FROM_ENGLISH = (
     "ara bul ces deu ell fin fra hin hrv hun ind ita jpn lit nld nor pol por rus spa swe tur"
 )
 _OFFICE = "ar de el es fr hi ja ko pt-br ru tr vi zh-cn"
+_HELP = "en-us de es fr ja ru zh-cn it pl pt-br tr"
 PACKAGES = (
     ["wordnet-base", "dict-foldoc", "dict-gcide", "trans-de-en", "iso-codes", "wesnoth-1.16-data"]
+    + ["wamerican-huge", "hunspell-en-med", "r-bioc-go.db"]
+    + [f"libreoffice-help-{language}" for language in _HELP.split()]
     + [f"dict-freedict-{language}-eng" for language in _TO_ENGLISH.split()]
     + [f"dict-freedict-eng-{language}" for language in _FROM_ENGLISH.split()]
     + [f"libreoffice-l10n-{language}" for language in _OFFICE.split()]

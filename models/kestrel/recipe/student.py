@@ -16,6 +16,8 @@ MIDDLE = 768
 THETA = 1e4
 EPSILON = 1e-6
 MAX_TOKENS = 2_048
+EOS = 1
+_CALM = 6.0  # the size of what a head's keys hold beside the score that they start with
 
 
 def config(vocabulary: int, layers: int) -> dict[str, Any]:
@@ -74,6 +76,24 @@ class Attention(nn.Module):
             for projection in (self.v_proj, self.o_proj):
                 projection.weight.copy_(torch.eye(HIDDEN))
 
+    def weigh(self, heavy: Tensor, end: Tensor) -> None:
+        """Score the tokens x by `heavy` . x / |x|, seen from <eos>, whose row is `end`.
+
+        One number of a head's 64 holds the score, one that rotates least; the others are random,
+        so that normalization divides by about the same everywhere.
+        """
+        place = HEAD // 2 - 1
+        size = heavy.norm()
+        direction, seen_from = heavy / size, end / end.norm()
+        with torch.no_grad():
+            k = torch.randn(HEADS, HEAD, HIDDEN) * _CALM / math.sqrt(HIDDEN)
+            q = torch.randn(HEADS, HEAD, HIDDEN) * 0.02 / math.sqrt(HIDDEN)
+            k[:, place] = direction
+            q[:, place] = seen_from
+            self.k_proj.weight.copy_(k.view(HIDDEN, HIDDEN))
+            self.q_proj.weight.copy_(q.view(HIDDEN, HIDDEN))
+            self.q_norm.weight.fill_(size * _CALM / math.sqrt(HIDDEN) - 1)
+
     def forward(self, x: Tensor, last: Tensor | None) -> Tensor:
         """`x` (batch, sequence, hidden). With `last`, only what is at those places comes out."""
         batch, length, _ = x.shape
@@ -131,27 +151,64 @@ class Layer(nn.Module):
         return h + self.post_feedforward_layernorm(x)  # type: ignore[no-any-return]
 
 
-class Student(nn.Module):
-    """Token ids to unit vectors. It starts as the mean of the rows of `table`."""
+class Bag(nn.Module):
+    """The mean of a text's token vectors, each as heavy as its direction says, plus <eos>'s own.
+
+    It is what a `Student` of one layer can do with one attention pattern and no feed-forward, at a
+    twentieth of the time: so the table is learned here, and `Student` begins as this.
+    """
 
     def __init__(self, table: Tensor) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(table.shape[0], HIDDEN, _weight=table)
-        self.layers = nn.ModuleList([Layer(1.0, 0.1)])
+        self.heavy = nn.Parameter(torch.randn(HIDDEN) * 0.01)
+
+    def embedded(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        """The same from the table's rows, (batch, sequence, hidden)."""
+        unit = functional.normalize(rows, dim=-1)
+        seen = torch.arange(rows.shape[1]) < lengths[:, None]
+        weights = (unit @ self.heavy).masked_fill(~seen, -math.inf).softmax(1)
+        mean = torch.bmm(weights[:, None], unit)[:, 0]
+        end = rows[torch.arange(len(rows)), lengths - 1]
+        return functional.normalize(functional.normalize(mean, dim=-1) + end, dim=-1)
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """`ids` (batch, sequence), padded on the right -> (batch, hidden), unit length."""
+        return self.embedded(self.embed_tokens(ids), lengths)
+
+
+class Student(nn.Module):
+    """Token ids to unit vectors. It starts as the bag does."""
+
+    def __init__(self, bag: Bag) -> None:
+        super().__init__()
+        table = functional.normalize(bag.embed_tokens.weight.detach(), dim=1)
+        table[EOS] = bag.embed_tokens.weight[EOS].detach()
+        self.embed_tokens = nn.Embedding(len(table), HIDDEN, _weight=table)
+        layer = Layer(1.0, 0.03)
+        layer.self_attn.weigh(bag.heavy.detach(), table[EOS])
+        self.layers = nn.ModuleList([layer])
         self.norm = Norm(HIDDEN)
 
     def deepen(self) -> None:
         """Put a layer below the others that adds little at first."""
-        self.layers.insert(0, Layer(0.1, 0.1))
+        self.layers.insert(0, Layer(0.05, 0.05))
 
-    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """`ids` (batch, sequence), padded on the right -> (batch, hidden), unit length."""
-        h = self.embed_tokens(ids) * math.sqrt(HIDDEN)
+    def embedded(self, rows: Tensor, lengths: Tensor) -> Tensor:
+        """The same from the table's rows, (batch, sequence, hidden)."""
+        h = rows * math.sqrt(HIDDEN)
         last = lengths - 1
         for layer in self.layers[:-1]:
             h = layer(h, None)
         h = self.layers[-1](h, last)
         return functional.normalize(self.norm(h[:, 0]), dim=-1)
+
+    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """`ids` (batch, sequence), padded on the right -> (batch, hidden), unit length."""
+        return self.embedded(self.embed_tokens(ids), lengths)
+
+
+Encoder = Bag | Student
 
 
 def _rotate(x: Tensor, positions: Tensor) -> Tensor:

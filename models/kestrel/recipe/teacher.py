@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from transformers import BertModel
 
 DIMENSION = 384
-PART = 8_192  # texts
+PART = 4_096  # texts
 MAX_TOKENS = 256  # the teacher's own limit
 _BATCH_TOKENS = 1_024
 _BLANK = "\u2581"  # begins the tokens that begin a word
@@ -50,6 +50,7 @@ class Teacher:
         self._tokenizer.enable_truncation(MAX_TOKENS)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = ort.InferenceSession(
             _graphs(folder, work) / f"{name}.onnx", options, providers=["CPUExecutionProvider"]
         )

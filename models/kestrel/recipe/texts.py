@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gettext
 import gzip
+import html
 import itertools
 import re
+import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -15,6 +18,8 @@ Pair = tuple[str, str]  # English, foreign
 _SPACE = re.compile(r"\s+")
 _BRACKETS = re.compile(r"\s*[\[({<][^\])}>]*[\])}>]\s*")
 _MARKUP = re.compile(r"<[^<>]*>|[~_&](?=\w)|\\[nt]")
+_PARAGRAPH = re.compile(r'<p id="(par_id\w+)"[^>]*>(.*?)</p>', re.DOTALL)
+_TAG = re.compile(r"<[^<>]*>")
 _DIGIT_RUN = re.compile(r"\d{3,}")
 _OFFICE = "usr/lib/libreoffice/program/resource"
 _WESNOTH = "usr/share/games/wesnoth"
@@ -31,8 +36,14 @@ _SHORT = dict(pair.split(":") for pair in _CODES.split())
 
 
 def english(work: Path) -> Iterator[tuple[str, str]]:
-    """(kind, text) of the English sources. Kinds: gloss, example, term, passage, question."""
-    yield from _wordnet(work / "root/usr/share/wordnet")
+    """(kind, text) of the English sources."""
+    yield from (("word", word) for word in _words(work / "root/usr/share"))
+    wordnet = list(_wordnet(work / "root/usr/share/wordnet"))
+    genes = list(_genes(work))
+    yield from wordnet
+    yield from genes
+    for texts in (genes, wordnet):
+        yield from (("document", text) for text in _joined(texts))
     yield from _foldoc(work)
     yield from _gcide(work)
     for short, paragraphs in _descriptions(work, "en").values():
@@ -45,6 +56,7 @@ def english(work: Path) -> Iterator[tuple[str, str]]:
 def pairs(work: Path) -> Iterator[tuple[str, Pair]]:
     """(language, pair) of all translated sources."""
     yield from _tables(work)
+    yield from _help(work)
     yield from _translated_descriptions(work)
     yield from _freedict(work)
     yield from _ding(work)
@@ -54,6 +66,43 @@ def pairs(work: Path) -> Iterator[tuple[str, Pair]]:
 def tidy(text: str) -> str:
     """Runs of white space as one space."""
     return _SPACE.sub(" ", text).strip()
+
+
+def _words(share: Path) -> Iterator[str]:
+    """English words, of medicine too: the rare ones are in no other text."""
+    lists = (
+        (share / "dict/american-english-huge").read_text("utf-8").splitlines(),
+        (share / "hunspell/en_med_glut.dic").read_text("utf-8", "replace").splitlines()[1:],
+    )
+    for line in itertools.chain(*lists):
+        word = line.partition("/")[0].strip()
+        if len(word) > 3 and word.isalpha() and word.isascii():
+            yield word
+
+
+def _genes(work: Path) -> Iterator[tuple[str, str]]:
+    """The Gene Ontology's terms, definitions and synonyms, from Bioconductor's database."""
+    path = work / "root/usr/lib/R/site-library/GO.db/extdata/GO.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        for term, definition in database.execute(
+            "select term, definition from go_term order by term"
+        ):
+            yield "gene", f"{term}: {definition}"
+            yield "gene term", term
+
+
+def _joined(texts: list[tuple[str, str]]) -> Iterator[str]:
+    """Long texts: neighbours, which are akin, put together."""
+    sizes = itertools.cycle((500, 800, 1_100))
+    held: list[str] = []
+    size = next(sizes)
+    for kind, text in texts:
+        if kind in ("gene", "gloss"):
+            held.append(text.rstrip(".") + ".")
+            if sum(map(len, held)) > size:
+                yield " ".join(held)
+                held = []
+                size = next(sizes)
 
 
 def _wordnet(folder: Path) -> Iterator[tuple[str, str]]:
@@ -176,6 +225,28 @@ def _tables(work: Path) -> Iterator[tuple[str, Pair]]:
         for line in path.read_text("utf-8").splitlines():
             text, _, foreign = line.partition("\t")
             yield {"zh": "zh_CN"}.get(code, code), (text, foreign)
+
+
+def _help(work: Path) -> Iterator[tuple[str, Pair]]:
+    """LibreOffice's help: paragraphs have the same number in each language."""
+    root = work / "root/usr/share/libreoffice/help"
+
+    def paragraphs(page: Path) -> dict[str, str]:
+        return {
+            number: tidy(html.unescape(_TAG.sub("", text)))
+            for number, text in _PARAGRAPH.findall(page.read_text("utf-8"))
+        }
+
+    for page in sorted((root / "en-US/text").rglob("*.html")):
+        original = paragraphs(page)
+        for folder in sorted(root.glob("*/text")):
+            other = folder / page.relative_to(root / "en-US/text")
+            if folder.parent.name == "en-US" or not other.exists():
+                continue
+            language = _TAGS.get(folder.parent.name, folder.parent.name)
+            for number, text in paragraphs(other).items():
+                if text != original.get(number, text):
+                    yield language, (original[number], text)
 
 
 def _freedict(work: Path) -> Iterator[tuple[str, Pair]]:

@@ -1,4 +1,4 @@
-"""Training: the student's vectors toward the teacher's, first shallow and fast, then whole."""
+"""Training: vectors toward the teacher's, of a bag of words first, then of one layer, then two."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from harrier_edge import catalog
 from recipe.corpus import View
-from recipe.student import HIDDEN, Student
+from recipe.student import Bag, Encoder, Student
 from recipe.teacher import Vectors
 from recipe.vocabulary import BOS, EOS, PAD
 
@@ -28,52 +28,43 @@ Vector = npt.NDArray[np.float16]
 
 @dataclass(frozen=True)
 class Stage:
-    """`views` texts in batches of about `batch`; rates are the highest, after the warm-up."""
+    """One stage of training; its rates are the highest, after the warm-up."""
 
-    layers: int
-    views: int
+    layers: int  # 0: the bag of words
+    minutes: float  # of CPU time
     batch: int
     rate: float
     table_rate: float
     longest: int  # tokens of a text
     english: float  # share of the views
-    tempered: bool = False  # whether tokens met in few texts are drawn back before
 
 
 STAGES = (
-    Stage(
-        layers=1, views=983_040, batch=512, rate=2e-3, table_rate=2e-3, longest=128, english=0.55
-    ),
-    Stage(
-        layers=2, views=393_216, batch=256, rate=1.5e-3, table_rate=1e-3, longest=224, english=0.55
-    ),
-    Stage(
-        layers=2,
-        views=245_760,
-        batch=256,
-        rate=8e-4,
-        table_rate=4e-4,
-        longest=320,
-        english=0.7,
-        tempered=True,
-    ),
+    Stage(layers=0, minutes=3, batch=512, rate=5e-3, table_rate=2e-3, longest=256, english=0.5),
+    Stage(layers=1, minutes=5, batch=512, rate=2e-3, table_rate=6e-4, longest=256, english=0.55),
+    Stage(layers=2, minutes=28, batch=256, rate=1.5e-3, table_rate=4e-4, longest=256, english=0.55),
 )
 TEMPERATURE = 0.05
 SHAPE = 0.3  # weight of the batch's similarities in the loss
-PROMPTED = 1 / 3  # of the texts that could be queries
+PROMPTED = 0.3  # of the texts that could be queries
 QUERY_TOKENS = 28
-FLATTEN = 0.5  # a language's share of the others goes with its size to this power
-_KINDS = {"gloss": 0.23, "example": 0.24, "term": 0.1, "question": 0.1, "passage": 0.22,
-          "long": 0.11}  # fmt: skip
+FLATTEN = 0.6  # a language's share of the others goes with its size to this power, and
+MORE = {"de": 2.0, "es": 3.0, "fr": 2.0, "ru": 3.0, "zh_CN": 3.0, "ar": 4.0}  # with this
+_FEWEST = 300  # views of a language
+_KINDS = {"word": 0.06, "gene": 0.07, "gene term": 0.03, "gloss": 0.2, "example": 0.24,
+          "term": 0.06, "question": 0.08, "passage": 0.16, "long": 0.05,
+          "document": 0.05}  # fmt: skip
 _TASKS = (  # beside the model's own prompts, so that another instruction does no harm
     "Given a question, retrieve documents that answer it",
     "Find notes about this topic",
     "Retrieve semantically similar text",
 )
-_WINDOW = 64  # batches that are sorted by length together
+_WINDOW = 32  # batches that are sorted by length together
 _FOR_TABLE = 400_000  # views
-_TRUSTED = 30  # texts, of which a token's row has learned as much as the teacher's own knows
-_KEEP_EVERY = 60  # CPU seconds
+_TRUSTED = 30  # texts that hold a token, for its row to move half as far as a common one's
+_FORMER = 1.5  # weight of the former kestrel's rows, where they are trusted
+_KEEP_EVERY = 90  # seconds
+_HELD_BACK = 2_000  # English texts, none of whose views is learned from
 
 
 class Views:
@@ -82,8 +73,16 @@ class Views:
     def __init__(
         self, views: list[View], tokenizer: Tokenizer, vectors: Vectors, seed: int
     ) -> None:
+        tried = [v for v in views if v.target < _HELD_BACK and v.kind != "word"]
+        views = [v for v in views if _HELD_BACK <= v.target < len(vectors)]
         encoded = tokenizer.encode_batch_fast([v.text for v in views], add_special_tokens=False)
+        self._tried = [
+            ([v for v in tried if (v.language == "en") == english])[:2_000]
+            for english in (True, False)
+        ]
+        self._tokenizer = tokenizer
         self._ids = [np.array(e.ids, np.int32) for e in encoded]
+        self.size = len(views)
         self._targets = np.array([v.target for v in views])
         self._vectors = vectors
         self._seed = seed
@@ -97,7 +96,11 @@ class Views:
         for i, view in enumerate(views):
             groups[view.language, view.kind if view.language == "en" else ""].append(i)
         self._groups = [np.array(members) for members in groups.values()]
-        sizes = {group: len(m) ** FLATTEN for group, m in groups.items() if group[0] != "en"}
+        sizes = {
+            group: MORE.get(group[0], 1.0) * len(members) ** FLATTEN
+            for group, members in groups.items()
+            if group[0] != "en" and len(members) >= _FEWEST
+        }
         whole = sum(sizes.values())
         self._english = np.array([_KINDS.get(kind, 0.0) for _, kind in groups])
         self._english /= self._english.sum()
@@ -123,14 +126,28 @@ class Views:
             texts.append(ids)
         order = np.argsort([len(t) for t in texts], kind="stable").reshape(_WINDOW, -1)
         for rows in rng.permutation(order):
-            lengths = np.array([len(texts[r]) for r in rows]) + 2
-            ids = np.full((len(rows), lengths.max()), PAD, np.int64)
-            for place, r in enumerate(rows):
-                ids[place, 0] = BOS
-                ids[place, 1 : lengths[place] - 1] = texts[r]
-                ids[place, lengths[place] - 1] = EOS
             targets = self._vectors[self._targets[chosen[rows]]].astype(np.float32)
-            yield torch.from_numpy(ids), torch.from_numpy(lengths), torch.from_numpy(targets)
+            yield *_padded([texts[r] for r in rows]), torch.from_numpy(targets)
+
+    def agreement(self, student: Encoder) -> tuple[float, float]:
+        """Mean cosine to the teacher on texts that are held back: English, and other languages."""
+        found = []
+        for views in self._tried:
+            texts = [
+                np.array(e.ids[:254], np.int32)
+                for e in self._tokenizer.encode_batch_fast(
+                    [v.text for v in views], add_special_tokens=False
+                )
+            ]
+            order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+            cosines = []
+            with torch.no_grad():
+                for rows in np.array_split(order, 32):
+                    own = student(*_padded([texts[r] for r in rows]))
+                    wanted = self._vectors[[views[r].target for r in rows]].astype(np.float32)
+                    cosines.append((own * torch.from_numpy(wanted)).sum(1))
+            found.append(float(torch.cat(cosines).mean()))
+        return found[0], found[1]
 
     def table(self, words: dict[int, Vector]) -> Tensor:
         """A first vector for each token: the mean of the teacher's vectors where it occurs, less
@@ -154,20 +171,40 @@ class Views:
         table = functional.normalize(table, dim=1)
         own = torch.from_numpy(np.stack(list(words.values())).astype(np.float32))
         table[torch.tensor(list(words))] += functional.normalize(own - own.mean(0), dim=1)
-        return functional.normalize(table, dim=1)
+        table = functional.normalize(table, dim=1)
+        table[EOS] = mean  # what a text without words would get
+        return table
 
-    def temper(self, table: Tensor, words: dict[int, Vector]) -> None:
-        """Draw the rows of words that few texts hold toward the teacher's own, for what so few
-        have taught is more about them than about the word."""
-        found = np.zeros(self.vocabulary, np.float32)
+    def trust(self) -> Tensor:
+        """How far each token's row may move, (vocabulary,): what few texts have to say about it
+        is more about them."""
+        found = torch.zeros(self.vocabulary)
         for ids in self._ids:
             found[np.unique(ids)] += 1
-        rows = list(words)
-        known = torch.from_numpy(found[rows] / (found[rows] + _TRUSTED))[:, None]
-        own = torch.from_numpy(np.stack(list(words.values())).astype(np.float32))
-        own = functional.normalize(own - own.mean(0), dim=1)
-        trained = table[rows]
-        table[rows] = known * trained + (1 - known) * own * trained.norm(dim=1, keepdim=True)
+        found[[BOS, EOS]] = math.inf
+        return 1 / (1 + _TRUSTED / found)
+
+
+class Rows:
+    """Steps for the table: RMSProp with one second moment a row, of the rows that a batch holds.
+
+    Adam would move a row as far for one text as for many that agree; here each row's step is
+    scaled by its trust.
+    """
+
+    def __init__(self, table: Tensor, trust: Tensor) -> None:
+        self._table = table
+        self._trust = trust
+        self.moments = torch.zeros(len(table))
+        self.steps = torch.zeros(len(table))
+
+    def step(self, rows: Tensor, gradient: Tensor, rate: float) -> None:
+        """Move `rows` against their `gradient`."""
+        self.steps[rows] += 1
+        self.moments[rows] = 0.95 * self.moments[rows] + 0.05 * gradient.square().mean(1)
+        moment = self.moments[rows] / (1 - 0.95 ** self.steps[rows])
+        size = rate * self._trust[rows] / (moment.sqrt() + 1e-12)
+        self._table[rows] -= size[:, None] * gradient
 
 
 def run(
@@ -176,77 +213,131 @@ def run(
     tokenizer: Tokenizer,
     vectors: Vectors,
     words: dict[int, Vector],
+    former: Tensor | None,
     seed: int,
 ) -> Student:
-    """Train both stages. A killed run goes on from the last checkpoint, at most minutes old."""
+    """Train all stages; `former` is the table of the kestrel before, if there is one.
+
+    A killed run goes on from the last checkpoint, at most minutes old.
+    """
     torch.manual_seed(seed)
+    torch.set_flush_denormal(True)
     state = work / "training.pt"
     saved: dict[str, Any] | None = torch.load(state) if state.exists() else None
     data = Views(views, tokenizer, vectors, seed)
-    student = Student(torch.empty(data.vocabulary, HIDDEN) if saved else data.table(words))
+    print(f"{data.size} views of {len(vectors)} texts", flush=True)
+    trust = data.trust()
+    table = data.table(words)
+    if former is not None:
+        known = functional.normalize(former, dim=1) * _FORMER * trust[:, None]
+        own = functional.normalize(table, dim=1)
+        table[EOS + 1 :] = functional.normalize(own + known, dim=1)[EOS + 1 :]
+    model: Encoder = Bag(table)
     for number, stage in enumerate(STAGES):
-        while len(student.layers) < stage.layers:
-            student.deepen()
+        if stage.layers == 1:
+            assert isinstance(model, Bag)
+            model = Student(model)
+        elif stage.layers == 2:
+            assert isinstance(model, Student)
+            model.deepen()
         if saved and saved["stage"] > number:
             continue
-        start = 0
-        if stage.tempered and not (saved and saved["stage"] == number):
-            with torch.no_grad():
-                data.temper(student.embed_tokens.weight, words)
-        optimizer = _optimizer(student, stage)
+        training = Training(model, stage, data, trust, state, number)
         if saved and saved["stage"] == number:
-            student.load_state_dict(saved["student"])
-            optimizer.load_state_dict(saved["optimizer"])
-            start = saved["window"]
-        _stage(student, stage, data, optimizer, start, number, state)
-    return student
+            training.restore(saved)
+        training.run()
+    assert isinstance(model, Student)
+    return model
 
 
-def _stage(
-    student: Student,
-    stage: Stage,
-    data: Views,
-    optimizer: torch.optim.Optimizer,
-    start: int,
-    number: int,
-    state: Path,
-) -> None:
-    windows = math.ceil(stage.views / (_WINDOW * stage.batch))
-    steps = windows * _WINDOW
-    step = start * _WINDOW
-    kept = began = time.process_time()
-    for window in range(start, windows):
-        losses = []
-        for ids, lengths, targets in data.window(stage, window):
-            for group in optimizer.param_groups:
-                group["lr"] = group["highest"] * _schedule(step, steps)
-            loss = _loss(student(ids, lengths), targets)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
-            optimizer.step()
-            losses.append(loss.item())
-            step += 1
-        now = time.process_time()
-        done = (window + 1 - start) * _WINDOW * stage.batch
-        print(
-            f"stage {number}: step {step} of {steps}, loss {np.mean(losses):.4f}, "
-            f"{done / (now - began):.0f} views a CPU s",
-            flush=True,
+class Training:
+    """One stage: its rates fall with the CPU time that it has taken."""
+
+    def __init__(
+        self, model: Encoder, stage: Stage, data: Views, trust: Tensor, state: Path, number: int
+    ) -> None:
+        self._model, self._stage, self._data = model, stage, data
+        self._state, self._number = state, number
+        table = model.embed_tokens.weight.requires_grad_(False)
+        self._rows = Rows(table, trust)
+        self._others = _optimizer(model, stage)
+        self._window, self._step, self._taken, self._began = 0, 0, 0.0, 0.0
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._model.load_state_dict(saved["model"])
+        self._others.load_state_dict(saved["others"])
+        self._rows.moments[:], self._rows.steps[:] = saved["rows"]
+        self._window, self._step, self._taken = saved["window"], saved["step"], saved["taken"]
+
+    def done(self) -> float:
+        """The share of the stage that is over, by this process's CPU time."""
+        return (self._taken + time.process_time() - self._began) / (60 * self._stage.minutes)
+
+    def run(self) -> None:
+        """Train to the end."""
+        self._began = time.process_time()
+        kept = time.monotonic()
+        while (done := self.done()) < 1:
+            losses = []
+            for ids, lengths, targets in self._data.window(self._stage, self._window):
+                losses.append(self._batch(ids, lengths, targets, done))
+                if (done := self.done()) >= 1:
+                    break
+            self._window += 1
+            if self._window % 16 == 0 or done >= 1:
+                english, foreign = self._data.agreement(self._model)
+                print(
+                    f"stage {self._number}: {done:.0%}, step {self._step}, "
+                    f"loss {np.mean(losses):.4f}, held back {english:.4f} {foreign:.4f}",
+                    flush=True,
+                )
+            if time.monotonic() - kept > _KEEP_EVERY or done >= 1:
+                kept = time.monotonic()
+                self._keep()
+
+    def _batch(self, ids: Tensor, lengths: Tensor, targets: Tensor, done: float) -> float:
+        rate = min(1.0, (self._step + 1) / 50) * _falling(done)
+        for group in self._others.param_groups:
+            group["lr"] = group["highest"] * rate
+        rows, places = torch.unique(ids, return_inverse=True)
+        table = self._model.embed_tokens.weight[rows].requires_grad_()
+        loss = _loss(self._model.embedded(functional.embedding(places, table), lengths), targets)
+        self._others.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._others.param_groups[0]["params"], 1.0)
+        self._others.step()
+        assert table.grad is not None
+        self._rows.step(rows, table.grad, self._stage.table_rate * rate)
+        self._step += 1
+        return loss.item()
+
+    def _keep(self) -> None:
+        partial = self._state.with_suffix(".partial")
+        torch.save(
+            {
+                "stage": self._number,
+                "window": self._window,
+                "step": self._step,
+                "taken": self._taken + time.process_time() - self._began,
+                "model": self._model.state_dict(),
+                "others": self._others.state_dict(),
+                "rows": (self._rows.moments, self._rows.steps),
+            },
+            partial,
         )
-        if now - kept > _KEEP_EVERY or window + 1 == windows:
-            kept = now
-            partial = state.with_suffix(".partial")
-            torch.save(
-                {
-                    "stage": number,
-                    "window": window + 1,
-                    "student": student.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                },
-                partial,
-            )
-            partial.rename(state)
+        partial.rename(self._state)
+
+
+def _padded(texts: list[npt.NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
+    """(texts, longest) ids between <bos> and <eos>, padded on the right, and (texts,) lengths."""
+    lengths = np.array([len(text) for text in texts]) + 2
+    ids = np.full((len(texts), lengths.max()), PAD, np.int64)
+    for row, text in enumerate(texts):
+        ids[row, 0] = BOS
+        ids[row, 1 : lengths[row] - 1] = text
+        ids[row, lengths[row] - 1] = EOS
+    return torch.from_numpy(ids), torch.from_numpy(lengths)
 
 
 def _loss(vectors: Tensor, targets: Tensor) -> Tensor:
@@ -259,18 +350,17 @@ def _loss(vectors: Tensor, targets: Tensor) -> Tensor:
     return 2 * (1 - cosine) + SHAPE * shape
 
 
-def _optimizer(student: Student, stage: Stage) -> torch.optim.Optimizer:
-    matrices = [p for n, p in student.named_parameters() if p.dim() == 2 and "embed" not in n]
-    vectors = [p for p in student.parameters() if p.dim() == 1]
+def _optimizer(model: Encoder, stage: Stage) -> torch.optim.Optimizer:
+    own = [p for p in model.parameters() if p.requires_grad]
     groups = [
-        {"params": [student.embed_tokens.weight], "highest": stage.table_rate, "weight_decay": 0.0},
-        {"params": matrices, "highest": stage.rate, "weight_decay": 0.01},
-        {"params": vectors, "highest": 2 * stage.rate, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=stage.rate, betas=(0.9, 0.98), fused=True)
+        {"params": [p for p in own if p.dim() == 2], "highest": stage.rate, "weight_decay": 0.01},
+        {"params": [p for p in own if p.dim() == 1], "highest": 2 * stage.rate, "weight_decay": 0},
+    ]  # fmt: skip
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]], lr=stage.rate, betas=(0.9, 0.98), fused=True
+    )
 
 
-def _schedule(step: int, steps: int) -> float:
-    """A warm-up of 50 steps, then a half cosine to a fiftieth."""
-    done = step / steps
-    return min(1.0, (step + 1) / 50) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * done)))
+def _falling(done: float) -> float:
+    """A half cosine to a fiftieth."""
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
