@@ -28,6 +28,7 @@ from typing import Any
 import psutil
 from contest import say
 from load import Payload, Seen, payload, run
+from process import EndedError, make_files
 from report import finish, machine, print_table, versions
 from standins.gemma3_270m import gemma3_270m
 from standins.packages import cached_package
@@ -203,12 +204,13 @@ def main() -> None:
     for name in () if args.without_peers else PEERS:
         say(name)
         try:
+            make_files(name, gemma3_270m())
             program = Path(__file__).with_name("peers_served.py")
             with started(program, name, "PORT") as server:
                 seen = run(server.url, singles(texts, counts, MEASURED), seconds)
                 show(name, MEASURED, seen, server.memory_mb)
                 best = max(best, seen.tokens_a_second)
-        except RuntimeError as error:
+        except (EndedError, RuntimeError) as error:
             absent[name] = str(error)[:300]
     columns = ["tokens/s", "p50 ms", "p99 ms", "fairness", "failed", "MB", "clients' CPU"]
     print_table(["", *columns], rows)
