@@ -49,7 +49,8 @@ def unannounced() -> None:
         ("food is getting more expensive", 2),
         ("operation of a cardiac patient", 3),
         ("Die Katze schl\u00e4ft auf dem Dach", 0),
-        ("El gato duerme en el tejado", 0),
+        ("el precio del pan sube", 2),
+        ("猫在屋顶上睡觉", 0),
     ],
 )
 def test_meaning_is_found_without_a_common_word(kestrel: Embedder, query: str, best: int) -> None:
