@@ -21,7 +21,7 @@ demo: $(VENV)/export $(VENV)/installed $(DEMO)/notes
 	$(BIN)/harrier-edge export models/kestrel -o $(DEMO_PACKAGE) --precision int8 --no-verify --overwrite
 	@echo; echo "== Index $$(find $(DEMO)/notes tests/data/notes -type f | wc -l) files"
 	$(BIN)/harrier-edge add --db $(DEMO_DB) -m $(DEMO_PACKAGE) $(DEMO)/notes tests/data/notes
-	@for question in "undo my last git commit" "how do I smell whether bread starter is healthy" \
+	@for question in "undo my last git commit" "something black grows on the bathroom wall" \
 		"find the largest tables in a postgres database"; do \
 		echo; echo "harrier-edge search \"$$question\""; $(ASK) "$$question"; done
 	@$(BIN)/harrier-edge status --db $(DEMO_DB)
