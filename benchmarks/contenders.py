@@ -115,6 +115,13 @@ PEERS = {
     "llama.cpp Q4_K_M": llama_cpp("Q4_K_M"),
     "fastembed": fastembed(),
 }
+# Those whose vectors are near the float32 model's, and that a process of one's own would hold.
+FAITHFUL_PEERS = (
+    "sentence-transformers bf16",
+    "sentence-transformers fp32",
+    "MatMulNBits 8 bit",
+    "llama.cpp Q8_0",
+)
 
 
 def contender(name: str) -> Contender:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from contenders import OURS
+from contenders import FAITHFUL_PEERS, OURS
 from contest import say
 from long_documents import document
 from process import EndedError, Process, make_files
@@ -22,12 +22,6 @@ from standins.gemma3_270m import gemma3_270m
 COUNTS = (1, 8, 32, 128)  # of documents, one batch a time
 TOKENS = 256  # of each
 OWN = f"{OURS} int8"
-PEERS = (
-    "sentence-transformers bf16",
-    "sentence-transformers fp32",
-    "MatMulNBits 8 bit",
-    "llama.cpp Q8_0",
-)
 BATCH = 8  # of those that take batches by count
 PACKAGES = ("onnxruntime", "torch", "transformers", "sentence-transformers", "llama-cpp-python")
 
@@ -58,7 +52,7 @@ def main() -> None:
     checkpoint = gemma3_270m()
     figures: dict[str, dict[str, float]] = {}
     absent: dict[str, str] = {}
-    for name in args.only or (OWN, *PEERS):
+    for name in args.only or (OWN, *FAITHFUL_PEERS):
         say(name)
         try:
             measured = measure(name, checkpoint, args.counts or COUNTS)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from contenders import CACHED, OURS
+from contenders import CACHED, FAITHFUL_PEERS, OURS
 from contest import say
 from long_documents import document
 from process import EndedError, Process, make_files
@@ -28,12 +28,6 @@ from harrier_export.parity import row_cosines
 TOKENS, QUERIES = 24, 10
 LENGTHS = (22, 24, 32, 48, 64)  # of ours; longer ones go without what is kept
 OWN, UNCACHED = f"{CACHED} int8", f"{OURS} int8"
-PEERS = (
-    "sentence-transformers bf16",
-    "sentence-transformers fp32",
-    "MatMulNBits 8 bit",
-    "llama.cpp Q8_0",
-)
 PROMPT = (
     "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "
 )
@@ -76,7 +70,7 @@ def main() -> None:
     checkpoint = gemma3_270m()
     processes: dict[str, Process] = {}
     absent: dict[str, str] = {}
-    for name in args.only or (OWN, UNCACHED, *PEERS):
+    for name in args.only or (OWN, UNCACHED, *FAITHFUL_PEERS):
         say(name)
         try:
             processes[name] = Process(name, checkpoint, make_files(name, checkpoint).path)
@@ -89,7 +83,7 @@ def main() -> None:
         print(f"absent: {name}: {reason}")
     result: dict[str, Any] = {**machine(), **versions(*PACKAGES), "absent": absent}
     result |= {f"{_key(name)}_p50_ms": round(ms, 3) for name, ms in p50.items()}
-    peers = [p50[name] for name in PEERS if name in p50]
+    peers = [p50[name] for name in FAITHFUL_PEERS if name in p50]
     if OWN in p50:
         result["p50_ms"] = round(p50[OWN], 3)
         if UNCACHED in p50:

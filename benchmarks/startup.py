@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from contenders import OURS, contender
+from contenders import FAITHFUL_PEERS, OURS, contender
 from contest import say
 from process import EndedError, make_files
 from report import finish, machine, print_table, versions
@@ -33,12 +33,6 @@ from harrier_export.texts import parity_texts
 
 PASSAGES, DIMENSION = 10_000, 640
 OWN = f"{OURS} int8"
-PEERS = (
-    "sentence-transformers bf16",
-    "sentence-transformers fp32",
-    "MatMulNBits 8 bit",
-    "llama.cpp Q8_0",
-)
 QUESTION = "how do I undo the last commit"
 PROMPT = (
     "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "
@@ -104,7 +98,9 @@ def main() -> None:
         peer(name, *map(Path, paths))
         return
     with tempfile.TemporaryDirectory() as scratch:
-        commands, absent = _commands(args.only or (OWN, *PEERS), Path(scratch), args.passages)
+        commands, absent = _commands(
+            args.only or (OWN, *FAITHFUL_PEERS), Path(scratch), args.passages
+        )
         say("searches")
         seconds = wall_seconds(commands, args.rounds)
         bare = {"python": [sys.executable, "-c", "pass"], "help": [COMMAND, "--help"]}

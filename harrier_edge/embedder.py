@@ -16,6 +16,8 @@ from harrier_edge.encoding import (
     OnOverflow,
     TextEncoder,
     behind,
+    check_batch_size,
+    check_on_overflow,
     progress_bar,
 )
 from harrier_edge.errors import TextTooLongError, UsageError
@@ -112,8 +114,7 @@ class Embedder(TextEncoder):
 
         This is what `encode` and its fellows call; arguments and errors are theirs.
         """
-        if batch_size is not None and batch_size < 1:
-            raise UsageError(f"batch_size is {batch_size}; wanted 1 or more.")
+        check_batch_size(batch_size)
         self._session.refuse_fork()
         vectors = np.empty((len(texts), self.dimension), np.float32)
         tokens: list[int] = []
@@ -143,8 +144,7 @@ class Embedder(TextEncoder):
 
         Raises what `embed` raises for the same arguments.
         """
-        if on_overflow not in ("truncate", "error"):
-            raise UsageError(f"on_overflow is {on_overflow!r}; wanted 'truncate' or 'error'.")
+        check_on_overflow(on_overflow)
         tokenized = self._tokenizer.encode(behind(prompt, texts))
         self._report_overflow(tokenized, on_overflow)
         return tokenized

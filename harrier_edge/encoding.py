@@ -195,6 +195,18 @@ def unit(rows: Vectors) -> Vectors:
     return (rows / np.where(norms == 0, 1, norms)).astype(np.float32, copy=False)
 
 
+def check_on_overflow(value: str) -> None:
+    """Raise UsageError for what is no OnOverflow."""
+    if value not in ("truncate", "error"):
+        raise UsageError(f"on_overflow is {value!r}; wanted 'truncate' or 'error'.")
+
+
+def check_batch_size(value: int | None) -> None:
+    """Raise UsageError for a batch of no texts."""
+    if value is not None and value < 1:
+        raise UsageError(f"batch_size is {value}; wanted 1 or more.")
+
+
 def behind(prompt: str, texts: Sequence[str]) -> list[str]:
     """Each text behind `prompt`. Raises UsageError where `texts` is not a list of str."""
     if isinstance(texts, str):

@@ -38,8 +38,7 @@ class ExternalTensor:
 
 def external_tensors(path: Path) -> dict[str, ExternalTensor]:
     """Name -> tensor, of a sound graph's initializers that are in other files."""
-    (graph,) = (value for field, value in _fields(_bytes(path)) if field == _MODEL_GRAPH)
-    tensors = (value for field, value in _fields(_message(graph)) if field == _GRAPH_INITIALIZER)
+    tensors = (value for field, value in _graph_fields(path) if field == _GRAPH_INITIALIZER)
     found = (_external_tensor(_message(tensor)) for tensor in tensors)
     return {name: tensor for name, tensor in found if tensor.entry}
 
@@ -67,10 +66,9 @@ def table_rows(path: Path) -> int | None:
     None where it is read by no gathering operator directly. ONNX Runtime itself does not look
     whether an id is in a quantized table.
     """
-    (graph,) = (v for field, v in _fields(memoryview(path.read_bytes())) if field == _MODEL_GRAPH)
     rows: dict[str, int] = {}
     tables = set()
-    for field, value in _fields(_message(graph)):
+    for field, value in _graph_fields(path):
         if field == _GRAPH_NODE:
             parts = list(_fields(_message(value)))
             inputs = [_text(part) for number, part in parts if number == _NODE_INPUT]
@@ -78,19 +76,9 @@ def table_rows(path: Path) -> int | None:
             if op in ("Gather", "GatherBlockQuantized") and inputs[1] == "input_ids":
                 tables.add(inputs[0])
         elif field == _GRAPH_INITIALIZER:
-            name, dims = _name_and_dims(_message(value))
-            rows[name] = dims[0] if dims else 0
+            name, tensor = _external_tensor(_message(value))
+            rows[name] = tensor.shape[0] if tensor.shape else 0
     return min((rows[table] for table in tables if table in rows), default=None)
-
-
-def _name_and_dims(tensor: memoryview) -> tuple[str, list[int]]:
-    name, dims = "", []
-    for field, value in _fields(tensor):
-        if field == _TENSOR_DIMS:
-            dims += [value] if isinstance(value, int) else _varints(value)
-        elif field == _TENSOR_NAME:
-            name = _text(value)
-    return name, dims
 
 
 class _MalformedError(Exception):
@@ -202,6 +190,12 @@ def _external_tensor(data: memoryview) -> tuple[str, ExternalTensor]:
             pair = dict(_fields(_message(value)))
             entry[_text(pair.get(1, b""))] = _text(pair.get(2, b""))
     return name, ExternalTensor(kind, tuple(dims), entry)
+
+
+def _graph_fields(path: Path) -> Iterator[tuple[int, int | memoryview]]:
+    """The parts of a sound model's graph."""
+    (graph,) = (value for field, value in _fields(_bytes(path)) if field == _MODEL_GRAPH)
+    return _fields(_message(graph))
 
 
 def _bytes(path: Path) -> memoryview:

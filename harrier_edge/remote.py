@@ -19,7 +19,16 @@ import msgspec
 import numpy as np
 
 from harrier_edge.catalog import load, names
-from harrier_edge.encoding import Embeddings, OnOverflow, TextEncoder, behind, progress_bar, unit
+from harrier_edge.encoding import (
+    Embeddings,
+    OnOverflow,
+    TextEncoder,
+    behind,
+    check_batch_size,
+    check_on_overflow,
+    progress_bar,
+    unit,
+)
 from harrier_edge.errors import RemoteError, TextTooLongError, UsageError
 from harrier_edge.hub import is_offline
 from harrier_edge.prompts import choose_prompt
@@ -130,10 +139,8 @@ class RemoteEmbedder(TextEncoder):
 
         Raises UsageError and TextTooLongError as `Embedder.embed` does, and RemoteError.
         """
-        if on_overflow not in ("truncate", "error"):
-            raise UsageError(f"on_overflow is {on_overflow!r}; wanted 'truncate' or 'error'.")
-        if batch_size is not None and batch_size < 1:
-            raise UsageError(f"batch_size is {batch_size}; wanted 1 or more.")
+        check_on_overflow(on_overflow)
+        check_batch_size(batch_size)
         whole = behind("" if self._is_ours else prompt, texts)
         ask = partial(self._embedded, prompt=prompt, on_overflow=on_overflow)
         found = []

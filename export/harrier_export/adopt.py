@@ -6,7 +6,6 @@ in a process of its own, where it is also measured whether a text's vector depen
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +24,9 @@ from harrier_edge.spec import (
     OnnxSource,
     PackageManifest,
     Precision,
-    Tokens,
 )
 from harrier_export.architectures import architecture_of
-from harrier_export.checkpoint import ModelFolder
+from harrier_export.checkpoint import ModelFolder, fingerprint_of
 from harrier_export.compiled_tokenizer import compile_tokenizer
 from harrier_export.folder import whole_or_nothing
 from harrier_export.manifest import (
@@ -38,7 +36,7 @@ from harrier_export.manifest import (
     finish_package,
     tool_versions,
 )
-from harrier_export.package import CONFIG, MAX_TOKENS, ExportResult
+from harrier_export.package import CONFIG, ExportResult, decoder_tokens
 from harrier_export.sentence_transformers import (
     document_prompt,
     query_prompt,
@@ -112,18 +110,9 @@ def adopt(
             name=name or source.resolve().name,
             architecture=config["model_type"],
             licence=spec.licence if spec else NO_LICENCE,
-            fingerprint=_fingerprint(source, files),
+            fingerprint=fingerprint_of({file: sha256_of(source / file) for file in sorted(files)}),
             dimension=decoder.hidden_size,
-            tokens=Tokens(
-                final=decoder.final_token,
-                pad=decoder.pad_token,
-                bos=decoder.bos_token,
-                max_tokens=min(
-                    spec.tokens.max_tokens if spec else MAX_TOKENS,
-                    sentence.max_tokens or decoder.max_positions,
-                    decoder.max_positions,
-                ),
-            ),
+            tokens=decoder_tokens(decoder, sentence, spec),
             prompts=prompts,
             query_prompt=query_prompt(prompts, sentence.default_prompt),
             document_prompt=document_prompt(prompts),
@@ -174,9 +163,3 @@ def _try(model: Path, dimension: int, pad_token: int, final_token: int) -> Trial
     )
     padding = batching and np.array_equal(session.run(texts), alone)
     return Trial(float(worst), padding, batching)
-
-
-def _fingerprint(source: Path, files: list[str]) -> str:
-    """sha256 over the files, each by its path and sha256."""
-    lines = "".join(f"{sha256_of(source / name)}  {name}\n" for name in sorted(files))
-    return hashlib.sha256(lines.encode()).hexdigest()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -204,10 +204,15 @@ class Checkpoint(ModelFolder):
         """sha256 over what makes the vectors: config, weights and tokenizer, each by its sha256."""
         names = {"config.json", TOKENIZER, *(p.name for p in self.weight_files)}
         digests = {name: future.result() for name, future in self._digests.items()}
-        lines = "".join(
-            f"{digests.get(n) or sha256_of(self.folder / n)}  {n}\n" for n in sorted(names)
+        return fingerprint_of(
+            {n: digests.get(n) or sha256_of(self.folder / n) for n in sorted(names)}
         )
-        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def fingerprint_of(digests: Mapping[str, str]) -> str:
+    """sha256 over files, each by its path and sha256, in the order given."""
+    lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _widened(bits: npt.NDArray[np.uint16]) -> Float32:

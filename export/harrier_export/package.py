@@ -292,16 +292,7 @@ def _manifest(
         licence=spec.licence if spec else NO_LICENCE,
         fingerprint=fingerprint,
         dimension=decoder.hidden_size,
-        tokens=Tokens(
-            final=decoder.final_token,
-            pad=decoder.pad_token,
-            bos=decoder.bos_token,
-            max_tokens=min(
-                spec.tokens.max_tokens if spec else MAX_TOKENS,
-                sentence.max_tokens or decoder.max_positions,
-                decoder.max_positions,
-            ),
-        ),
+        tokens=decoder_tokens(decoder, sentence, spec),
         prompts=prompts,
         query_prompt=query_prompt(prompts, sentence.default_prompt),
         document_prompt=document_prompt(prompts),
@@ -311,6 +302,20 @@ def _manifest(
         vocab_size=decoder.vocab_size,
         repository=spec.source.repository if spec else "",
         revision=spec.source.revision if spec else "",
+    )
+
+
+def decoder_tokens(decoder: Decoder, sentence: SentenceConfig, spec: ModelSpec | None) -> Tokens:
+    """The special tokens of a decoder's texts, and the most that a text may have."""
+    return Tokens(
+        final=decoder.final_token,
+        pad=decoder.pad_token,
+        bos=decoder.bos_token,
+        max_tokens=min(
+            spec.tokens.max_tokens if spec else MAX_TOKENS,
+            sentence.max_tokens or decoder.max_positions,
+            decoder.max_positions,
+        ),
     )
 
 

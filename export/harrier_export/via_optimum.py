@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import msgspec
@@ -12,6 +11,7 @@ from harrier_edge.package import MODEL, MODEL_DATA, TOKENIZER, sha256_of
 from harrier_edge.session import Session
 from harrier_edge.spec import MANIFEST_FORMAT, PackageManifest, Parity, Tokens
 from harrier_edge.tokens import Tokenizer
+from harrier_export.checkpoint import fingerprint_of
 from harrier_export.compiled_tokenizer import compile_tokenizer
 from harrier_export.folder import whole_or_nothing
 from harrier_export.graph import GraphBuilder
@@ -130,5 +130,4 @@ def _measure(
 def _fingerprint(checkpoint: Path) -> str:
     """sha256 over the files that make the vectors, each by its path and sha256."""
     files = sorted(p for p in checkpoint.rglob("*") if p.suffix in _MADE_OF and p.is_file())
-    lines = "".join(f"{sha256_of(p)}  {p.relative_to(checkpoint).as_posix()}\n" for p in files)
-    return hashlib.sha256(lines.encode()).hexdigest()
+    return fingerprint_of({p.relative_to(checkpoint).as_posix(): sha256_of(p) for p in files})

@@ -73,6 +73,24 @@ class Wanted:
     user: str | None = None
 
 
+def _wanted(
+    asked: EmbeddingsRequest | EmbedRequest,
+    texts: Input,
+    on_overflow: OnOverflow,
+    user: str | None = None,
+) -> Wanted:
+    return Wanted(
+        asked.model,
+        texts,
+        asked.input_type,
+        asked.prompt,
+        asked.prompt_name,
+        asked.task,
+        on_overflow,
+        user,
+    )
+
+
 @dataclass(frozen=True)
 class Embedded:
     """The vectors of a request, and what its texts were."""
@@ -119,16 +137,7 @@ class Service:
         """OpenAI's POST /v1/embeddings."""
         body = await read_body(request, self._limits)
         asked = await self._aside(len(body), decode, body, EmbeddingsRequest)
-        wanted = Wanted(
-            asked.model,
-            asked.input,
-            asked.input_type,
-            asked.prompt,
-            asked.prompt_name,
-            asked.task,
-            asked.on_overflow,
-            asked.user,
-        )
+        wanted = _wanted(asked, asked.input, asked.on_overflow, asked.user)
         embedded = await self._embedded(request, wanted, len(body))
 
         def written() -> Response:
@@ -148,15 +157,7 @@ class Service:
         """TEI's POST /embed."""
         body = await read_body(request, self._limits)
         asked = await self._aside(len(body), decode, body, EmbedRequest)
-        wanted = Wanted(
-            asked.model,
-            asked.inputs,
-            asked.input_type,
-            asked.prompt,
-            asked.prompt_name,
-            asked.task,
-            "truncate" if asked.truncate else "error",
-        )
+        wanted = _wanted(asked, asked.inputs, "truncate" if asked.truncate else "error")
         embedded = await self._embedded(request, wanted, len(body))
 
         def written() -> Response:
@@ -207,9 +208,8 @@ class Service:
                 run = partial(model.complete, ids, on_overflow=wanted.on_overflow)
             else:
                 run = partial(model.tokenize, texts, prompt=prompt, on_overflow=wanted.on_overflow)
-            tokenized = await self._aside(body_bytes, run)
+            tokenized = await self._aside(body_bytes, _known, model, run)
             whole = [text.ids for text in tokenized]
-            model.require_known(whole)
             future = self._batcher.submit(
                 model,
                 whole,
@@ -319,6 +319,13 @@ async def _unless_gone(request: Request, future: Future[Vectors]) -> Vectors:
     finally:
         leaving.cancel()
         result.cancel()
+
+
+def _known(model: Embedder, tokenize: Callable[[], list[TokenizedText]]) -> list[TokenizedText]:
+    """What `tokenize` gives. Raises UsageError where the model does not have all of its ids."""
+    tokenized = tokenize()
+    model.require_known([text.ids for text in tokenized])
+    return tokenized
 
 
 def _client(request: Request, user: str | None) -> Hashable:

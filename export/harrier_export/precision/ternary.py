@@ -17,14 +17,14 @@ import numpy.typing as npt
 
 from harrier_edge.errors import UnsupportedModelError
 from harrier_export.checkpoint import Float32, Tensor
-from harrier_export.graph import INT32, MICROSOFT, GraphBuilder
+from harrier_export.graph import INT32, GraphBuilder
 from harrier_export.precision.formats import Last, Rows
+from harrier_export.precision.tokens import ZERO, integer_product
 from harrier_export.weights import Weight
 
 Codes = npt.NDArray[np.int8]
 
 _TOP = 127
-_ZERO = 128  # activations are unsigned: ONNX Runtime's kernels for signed ones are ten times slower
 _LEAST = 1e-5  # of a largest magnitude or a mean, as in the published formula
 _A_BYTE = 4  # codes
 _MOST_INPUTS = 2**24 // _TOP
@@ -66,7 +66,7 @@ class TernaryLinear:
             rounded = graph.node("Round", scaled)
             multiply = self._float_product
         else:
-            one, zero = graph.constant(1, np.float32), graph.constant(_ZERO, np.uint8)
+            one, zero = graph.constant(1, np.float32), graph.constant(ZERO, np.uint8)
             rounded = graph.node("QuantizeLinear", scaled, one, zero)
             multiply = self._integer_product
         products = []
@@ -89,16 +89,7 @@ class TernaryLinear:
         weight, mean = self._weights(graph, name, tensor)
         if self.stored == "ternary":
             weight = _expanded(graph, weight, tensor.shape[::-1])
-        return graph.node(
-            "MatMulIntegerToFloat",
-            x,
-            weight,
-            graph.constant(1, np.float32),  # the rows' own scales are owed
-            mean,
-            graph.constant(_ZERO, np.uint8),
-            domain=MICROSOFT,
-            name=f"{name}.matmul",
-        )
+        return integer_product(graph, x, weight, mean, name)
 
     def _weights(self, graph: GraphBuilder, name: str, tensor: Tensor) -> list[str]:
         """The codes (in, out) as they are stored, and their mean magnitude (1,)."""

@@ -20,7 +20,7 @@ from harrier_export.rounding import round_with_feedback
 from harrier_export.weights import Weight
 
 _TOP = 127  # the largest magnitude of a symmetric 8-bit integer
-_ZERO = 128  # activations are unsigned: ONNX Runtime's kernels for signed ones are ten times slower
+ZERO = 128  # activations are unsigned: ONNX Runtime's kernels for signed ones are ten times slower
 _FINER = 254  # how much finer a second term is, which takes what the first left: half a step
 
 
@@ -56,9 +56,9 @@ class TokenLinear:
         products = []
         for name, tensor in weights.items():
             weight, *steps = _weights(graph, name, tensor, finer=finer is not None)
-            product = _product(graph, rows.codes, weight, steps[0], name)
+            product = integer_product(graph, rows.codes, weight, steps[0], name)
             if finer:
-                second = _product(graph, finer, weight, steps[1], name)
+                second = integer_product(graph, finer, weight, steps[1], name)
                 if self.finer == "every" or not last:
                     product = graph.node("Add", product, second, name=f"{name}.sum")
                 else:
@@ -92,7 +92,7 @@ class _QuantizedRows:
             graph.constant(1e-30, np.float32),  # a row of zeros stays one
         )
         scale = graph.node("Mul", largest, graph.constant(1 / _TOP, np.float32))
-        zero = graph.constant([_ZERO], np.uint8)
+        zero = graph.constant([ZERO], np.uint8)
         zeros = graph.node("Expand", zero, graph.node("Shape", scale))
         codes = graph.node("QuantizeLinear", x, scale, zeros, axis=-1, block_size=width)
         return cls(graph, x, width, scale, zeros, codes)
@@ -135,14 +135,15 @@ def _weights(graph: GraphBuilder, name: str, tensor: Tensor, *, finer: bool) -> 
     return graph.weights(group, [rounded])
 
 
-def _product(graph: GraphBuilder, codes: str, weight: str, step: str, name: str) -> str:
+def integer_product(graph: GraphBuilder, codes: str, weight: str, step: str, name: str) -> str:
+    """Rows of uint8 codes around 128 times int8 weights (in, out), in steps of `step`."""
     return graph.node(
         "MatMulIntegerToFloat",
         codes,
         weight,
         graph.constant(1, np.float32),  # the rows' own scales are owed
         step,
-        graph.constant(_ZERO, np.uint8),
+        graph.constant(ZERO, np.uint8),
         domain=MICROSOFT,
         name=f"{name}.matmul",
     )
