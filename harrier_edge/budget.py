@@ -9,7 +9,11 @@ from harrier_edge.errors import UsageError
 from harrier_edge.machine import memory
 
 MEGABYTE = 10**6
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "KI": 2**10, "MI": 2**20, "GI": 2**30}
+_UNITS = {"": 1} | {
+    unit + binary: base**power
+    for power, unit in enumerate("KMGT", start=1)
+    for binary, base in (("", 1000), ("I", 1024))
+}
 # Of the limit, what is left free: threads of the system and of libraries take memory unseen.
 _SLACK = 0.03
 
@@ -48,17 +52,22 @@ class Budget:
 def memory_limit(chosen: str | int | None) -> int | None:
     """A limit in bytes, as given ("512MB", "1.5GB", "800MiB" or bytes), or by the environment.
 
-    None where neither says one. Raises UsageError for what is no amount of memory.
+    None where neither says one. Raises UsageError for what is no amount of memory, or under 1 MB.
     """
     if chosen is None:
         chosen = os.environ.get("HARRIER_EDGE_MEMORY") or None
     if chosen is None:
         return None
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMG]I?|)B?", str(chosen).strip().upper())
-    limit = int(float(match[1]) * _UNITS[match[2]]) if match else 0
-    if limit < MEGABYTE:
+    limit = amount(str(chosen))
+    if limit is None or limit < MEGABYTE:
         raise UsageError(
             f"memory is {chosen!r}; wanted an amount such as 512MB, 1.5GB or 800MiB, from --memory "
             "or HARRIER_EDGE_MEMORY."
         )
     return limit
+
+
+def amount(text: str) -> int | None:
+    """Bytes, of a number with an optional unit: 512MB, 1.5 GB, 800MiB; None for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]I?|)B?", text.strip().upper())
+    return int(float(match[1]) * _UNITS[match[2]]) if match else None

@@ -20,14 +20,21 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="tells no reside
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
-    [("512MB", 512e6), ("1.5 gb", 1.5e9), ("800MiB", 800 * 2**20), (4 * 10**8, 4e8), ("300m", 3e8)],
+    [
+        ("512MB", 512e6),
+        ("1.5 gb", 1.5e9),
+        ("800MiB", 800 * 2**20),
+        (4 * 10**8, 4e8),
+        ("300m", 3e8),
+        ("2TB", 2e12),
+    ],
 )
 def test_a_limit_is_read(text: str | int, wanted: float) -> None:
     """In decimal and binary units, or bytes."""
     assert memory_limit(text) == wanted
 
 
-@pytest.mark.parametrize("text", ["much", "-1GB", "0", "512", "1TB"])
+@pytest.mark.parametrize("text", ["much", "-1GB", "0", "512", "1PB", "1.GB"])
 def test_what_is_no_amount_of_memory_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also from the environment, and with an amount as example."""
     monkeypatch.setenv("HARRIER_EDGE_MEMORY", text)

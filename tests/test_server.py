@@ -423,7 +423,7 @@ def test_models_come_and_go(tiny_package: Path, tmp_path: Path) -> None:
     """Loaded when asked for, unloaded for another's memory and when nobody asks."""
     kestrel = find_package("kestrel")
     size = sum(file.stat().st_size for file in kestrel.iterdir())
-    memory = str(1 + size // 10**6)  # enough for either, but not for both
+    memory = f"{1 + size // 10**6}MB"  # enough for either, but not for both
     with served(tmp_path, tiny_package, kestrel, "--memory", memory, "--idle", "2") as server:
 
         def loaded() -> dict[str, str]:

@@ -11,6 +11,8 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harrier_edge.budget import amount
+
 if TYPE_CHECKING:
     from harrier_edge.index import Index
     from harrier_edge.updating import UpdateReport
@@ -107,10 +109,11 @@ def counted(counts: Mapping[str, int]) -> str:
 
 
 def byte_size(text: str) -> int:
-    """Bytes, of a number with an optional unit: 2GB, 500MB. Raises ValueError."""
-    number = text.upper().removesuffix("B")
-    power = "KMGT".find(number[-1:]) + 1 if number else 0
-    return int(float(number[:-1] if power else number) * 1000**power)
+    """Bytes, as an argument says them: 2GB, 500MiB."""
+    nbytes = amount(text)
+    if not nbytes:
+        raise argparse.ArgumentTypeError(f"{text!r}; wanted an amount such as 512MB, 1.5GB, 800MiB")
+    return nbytes
 
 
 class Progress:

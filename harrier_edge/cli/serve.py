@@ -6,10 +6,10 @@ import argparse
 import os
 import sys
 
+from harrier_edge.cli.common import byte_size
 from harrier_edge.errors import UsageError
 
 HELP = "serve models over HTTP, as OpenAI's and TEI's clients expect it"
-MB = 10**6
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,9 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--memory",
-        type=int,
-        metavar="MB",
-        help="what the packages of all loaded models may have together (no limit)",
+        type=byte_size,
+        metavar="SIZE",
+        help="what the packages of all loaded models may have together, like 4GB (no limit)",
     )
     parser.add_argument(
         "--idle",
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
             f"serving needs {error.name}. Install it with: pip install 'harrier-edge[server]'"
         ) from error
 
-    for name in ("threads", "max_waiting_tokens", "memory"):
+    for name in ("threads", "max_waiting_tokens"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise UsageError(f"--{name.replace('_', '-')} is {value}; wanted 1 or more.")
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         aliases=dict(map(_alias, args.alias)),
         threads=args.threads,
         providers=args.providers.split(",") if args.providers else None,
-        memory_bytes=args.memory * MB if args.memory else None,
+        memory_bytes=args.memory,
         idle_seconds=args.idle or None,
     )
     options = ServerOptions(
