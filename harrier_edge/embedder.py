@@ -24,7 +24,7 @@ from harrier_edge.errors import TextTooLongError, UsageError
 from harrier_edge.graphs import table_rows
 from harrier_edge.limited import LimitedSession
 from harrier_edge.package import MODEL, QUERY, TOKENIZER, find_package, open_package
-from harrier_edge.packing import packed_graphs
+from harrier_edge.packing import MOST_WEIGHTS, packed_graphs, weight_bytes
 from harrier_edge.prompts import choose_prompt
 from harrier_edge.session import Session, Vectors
 from harrier_edge.tokens import TokenizedText, Tokenizer
@@ -90,6 +90,7 @@ class Embedder(TextEncoder):
             query=package.folder / QUERY if QUERY in manifest.files else None,
             layers=package.layers,
             packed=packed_graphs(package) if not providers else None,
+            once=weight_bytes(package) > MOST_WEIGHTS,
             padding=manifest.padding,
             batching=manifest.batching,
             vocab_size=manifest.vocab_size,

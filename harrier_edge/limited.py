@@ -112,7 +112,7 @@ class LimitedSession(Session):
     def _side_by_side(self) -> int:
         # What the arena has for the first batch is counted as taken only once that has run.
         widest = self._batch_bytes * self._batch_tokens // BATCH_TOKENS
-        return max(1, min(self._threads, self._budget.room() // widest))
+        return max(1, min(super()._side_by_side(), self._budget.room() // widest))
 
     def _run(
         self, session: onnxruntime.InferenceSession, batch: Sequence[Sequence[int]]
@@ -130,7 +130,7 @@ class LimitedSession(Session):
 
     def _single(self) -> onnxruntime.InferenceSession:
         with self._loading:
-            if not self._has_room_for_both:
+            if not self._has_room_for_both and not self._once:
                 self._whole = None
             return super()._single()
 

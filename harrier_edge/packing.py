@@ -37,7 +37,8 @@ from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
-# In bytes of weights. Smaller packages load at once anyway, and of larger ones no second copy fits.
+# In bytes of weights. Smaller packages load at once anyway, and of larger ones no second copy fits,
+# neither on the disk nor in memory.
 LEAST_WEIGHTS, MOST_WEIGHTS = 64 * 10**6, 4 * 10**9
 _WEIGHTS = "weights"
 _NOTE = "packed.json"
@@ -104,7 +105,7 @@ def packed_graphs(package: Package) -> PackedGraphs | None:
 
     None, with the reason in the log, where that is not worth it or the cache has no room for it.
     """
-    size = _weights(package)
+    size = weight_bytes(package)
     if not LEAST_WEIGHTS <= size <= MOST_WEIGHTS:
         return None
     folder = _place(package)
@@ -155,7 +156,7 @@ def _is_for(folder: Path, package: Path) -> bool:
     return folder == _place(Package(package, manifest))
 
 
-def _weights(package: Package) -> int:
+def weight_bytes(package: Package) -> int:
     """The bytes of its weights, in however many files they are."""
     files = package.manifest.files.items()
     return sum(record.size for name, record in files if name.startswith(MODEL_DATA))
@@ -198,7 +199,7 @@ def _decode(path: Path) -> Note | None:
 
 def _in_child(package: Package) -> None:
     """Pack in a process of its own: it takes the memory of several copies. Raises OSError."""
-    needed = 3 * _weights(package)
+    needed = 3 * weight_bytes(package)
     home = _home()
     home.mkdir(parents=True, exist_ok=True)
     if lacking := lacking_space(home, needed):

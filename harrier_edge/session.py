@@ -57,6 +57,7 @@ class Session:
         layers: Sequence[Path] = (),
         packed: PackedGraphs | None = None,
         one_pass_tokens: int = LONG_TEXT_TOKENS,
+        once: bool = False,
         padding: bool = True,
         batching: bool = True,
         vocab_size: int | None = None,
@@ -69,9 +70,11 @@ class Session:
         through it, and `model` is loaded when several come at once. `layers` are its graphs of
         single layers, if it has them: on a CPU, texts of more than `one_pass_tokens` go through
         these, with the bits of one pass. `packed` are the same graphs over mapped weights, for the
-        CPU. Without `padding`, only texts of one length share a batch; without `batching` none
-        do. Token ids from `vocab_size` on are refused. `providers` are ONNX Runtime's, with or
-        without "ExecutionProvider" (default: CPU). Raises UsageError for a provider that is not
+        CPU. With `once`, the graph is loaded only once, for all threads, and batches follow one
+        another: for weights of which a second copy might not fit. Without `padding`, only texts of
+        one length share a batch; without `batching` none do. Token ids from `vocab_size` on are
+        refused. `providers` are ONNX Runtime's, with or without "ExecutionProvider" (default: CPU).
+        Raises UsageError for a provider that is not
         installed or a thread count below 1, and PackageError for a graph that does not load, or has
         other inputs, output or dimension than a package's.
         """
@@ -81,7 +84,8 @@ class Session:
         self._providers = _provider_names(providers or ["CPU"])
         self._on_cpu = self._providers == ["CPUExecutionProvider"]
         self._model = model
-        self._query = query if self._on_cpu else None
+        self._once = once
+        self._query = query if self._on_cpu and not once else None
         self._packed = packed if self._on_cpu else None
         self._one_pass_tokens = one_pass_tokens
         self._layers = LayerByLayer(layers, self._open) if layers and self._on_cpu else None
@@ -295,7 +299,7 @@ class Session:
 
     def _side_by_side(self) -> int:
         """How many batches may run at the same time."""
-        return self._threads
+        return 1 if self._once else self._threads
 
     def give_back(self) -> None:
         """Give the memory back that the batches of single threads took."""
@@ -315,7 +319,9 @@ class Session:
             return self._whole
 
     def _single(self) -> onnxruntime.InferenceSession:
-        """The graph for one thread a call."""
+        """The graph for one thread a call, if there is one of its own."""
+        if self._once:
+            return self._all_threads()
         self.refuse_fork()
         with self._loading:
             if self._one_thread is None:

@@ -115,6 +115,26 @@ def test_one_thread_gives_the_bits_of_two(tiny_package: Path, session: Session) 
     assert np.array_equal(one.run_many(texts), session.run_many(texts))
 
 
+def test_a_graph_that_is_loaded_once_gives_the_same_bits(any_session: Session) -> None:
+    """Queries, batches and single texts go through one copy of the weights, whatever is asked."""
+    model = any_session._model
+    once = Session(
+        model,
+        dimension=64,
+        pad_token=0,
+        query=model.with_name("query.onnx"),
+        once=True,
+        threads=2,
+    )
+    texts = [[2, *range(3, 3 + n), 1] for n in (1, 7, 7, 60, 250)]
+    assert np.array_equal(once.run_many(texts), any_session.run_many(texts))
+    assert np.array_equal(once.run_beside(texts[1:3]), any_session.run(texts[1:3]))
+    assert once.run_after([2], texts[1]) is None
+    once.give_back()
+    assert once._one_thread is None
+    assert once._all_threads() is once._single()
+
+
 def test_every_text_is_counted_and_a_failure_is_not_swallowed(session: Session) -> None:
     """Progress adds up to the number of texts; a token that does not exist is an error."""
     counts: list[int] = []
