@@ -12,6 +12,7 @@ from harrier_edge import Embedder
 from harrier_edge.errors import UsageError
 from harrier_edge.session import Session
 from harrier_export import ExportOptions, export
+from harrier_export import calibrate as calibration_of
 from harrier_export.architectures import architecture_of
 from harrier_export.architectures.decoder import DecoderBuilder
 from harrier_export.calibrate import Calibration
@@ -45,7 +46,11 @@ def test_calibrated_tensors_are_the_same_function(
     decoder = architecture.read(checkpoint.config)
     first = decoder.bos_token
     calibration = Calibration(
-        checkpoint, decoder, architecture, token_ids(first, [5, 60, 33, 90, 12])
+        checkpoint,
+        decoder,
+        architecture,
+        token_ids(first, [5, 60, 33, 90, 12]),
+        tmp_path / "scratch",
     )
     with WeightFiles(tmp_path / "model.onnx_data") as weights:
         graph = GraphBuilder(weights)
@@ -108,6 +113,24 @@ def test_calibrating_beyond_the_memory_is_refused(tiny_gemma: Path, tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
     options = ExportOptions(precision="int4", verify=False, calibrate=False, memory_bytes=10**6)
     export(tiny_gemma, tmp_path / "package", options)
+
+
+def test_what_enters_a_product_is_summed_up_in_any_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Second moments and the rows that are kept, of weighted tokens in batches."""
+    random = np.random.default_rng(0)
+    batches = [random.standard_normal((2, n, 40)).astype(np.float32) for n in (3, 30, 7)]
+    weights = [random.integers(0, 3, x.shape[:2]).astype(np.float32) for x in batches]
+    rows = np.concatenate([x[w > 0] for x, w in zip(batches, weights, strict=True)])
+    counts = np.concatenate([w[w > 0] for w in weights])
+    chosen = calibration_of._as_heavy(counts)
+    assert len(chosen) == calibration_of.SMOOTHING_TOKENS
+    assert np.allclose(np.bincount(chosen) / len(chosen), counts / counts.sum(), atol=1e-3)
+    monkeypatch.setattr(calibration_of, "_PANEL", 16)
+    inputs = calibration_of._Inputs(chosen)
+    for x, w in zip(batches, weights, strict=True):
+        inputs.add(x, w)
+    assert np.array_equal(inputs.some(), rows[chosen])
+    assert np.allclose(inputs.finished(), rows.T @ (rows * counts[:, None]), atol=1e-3)
 
 
 def test_own_texts_are_taken(tiny_gemma: Path, tmp_path: Path) -> None:

@@ -70,14 +70,14 @@ def test_a_finer_block_errs_less() -> None:
 
 
 @pytest.mark.parametrize("asymmetric", [False, True])
-def test_codes_that_know_their_inputs_lose_less(asymmetric: bool) -> None:
+def test_codes_that_know_their_inputs_lose_less(tmp_path: Path, asymmetric: bool) -> None:
     """With the same scales, the product of correlated inputs errs less; a short block is kept."""
     random = np.random.default_rng(4)
     hidden = random.standard_normal((2000, 8)) @ random.standard_normal((8, 72))
     x = (hidden + 0.1 * random.standard_normal((2000, 72))).astype(np.float32)
     rows = random.standard_normal((16, 72)).astype(np.float32)
     plain = quantize(rows, 4, 32, asymmetric)
-    known = refine(plain, rows, 4, 32, feedback(x.T @ x))
+    known = refine(plain, rows, 4, 32, feedback(x.T @ x, tmp_path / "factor"))
     errors = [np.square(x @ (expand(q, 4, 72) - rows).T).mean() for q in (plain, known)]
     assert errors[1] < 0.5 * errors[0]
     assert known.packed.shape == plain.packed.shape

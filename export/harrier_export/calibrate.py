@@ -1,18 +1,19 @@
 """What a quantized layer should know of its inputs, learned from real text.
 
 The decoder runs in float32, one layer at a time: the states of all texts go through a layer before
-the next one is read, so that memory holds one layer's weights and the states, never the model.
+the next one is read. These states, the layer's graph, what is made of its weights and how they are
+to be rounded are on the disk, so that memory is for what is worked on: it grows with the width of
+the model, and neither with its depth nor with the texts.
 From what enters each product come the smoothing of its channels (`smoothing`) and the second
 moments by which its weights are rounded (`rounding`).
 """
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +22,12 @@ import onnxruntime
 from harrier_edge.session import token_batches
 from harrier_export.architectures import Architecture
 from harrier_export.architectures.decoder import Decoder, DecoderBuilder
-from harrier_export.checkpoint import Checkpoint, Float32, HeldTensor, Tensor, held
+from harrier_export.checkpoint import Checkpoint, Float32, Tensor, held
 from harrier_export.graph import FLOAT, GraphBuilder
 from harrier_export.precision import float_format
 from harrier_export.precision.float32 import FloatLinear
 from harrier_export.precision.formats import Last, Rows
-from harrier_export.rounding import Feedback, feedback
+from harrier_export.rounding import feedback
 from harrier_export.smoothing import smooth
 from harrier_export.weights import WeightFiles
 
@@ -35,6 +36,8 @@ from harrier_export.weights import WeightFiles
 LAST_SHARES = (1.0, 0.5)
 BEGINNINGS = 5  # texts that each text's first tokens make, so that many last tokens are seen
 SMOOTHING_TOKENS = 1536  # of each product's inputs; more change nothing that is measurable
+_PANEL = 4096  # columns of second moments that are added up at once
+_BESIDE = 10**9  # bytes
 
 
 @dataclass(frozen=True)
@@ -46,19 +49,37 @@ class _Batch:
     weight: Float32
 
 
-def calibration_bytes(decoder: Decoder, texts: Sequence[Sequence[int]]) -> int:
-    """About the memory that calibrating on `texts` (token ids) takes at most.
+@dataclass(frozen=True)
+class Room:
+    """What calibrating takes at most, about, in bytes."""
 
-    A layer's weights three times in float32, in numpy and in ONNX Runtime as they are and as it
-    multiplies them; all that enters its products; and the second moments of the widest product's
-    inputs, in float32, and three times in float64 while they are inverted.
+    memory: int
+    disk: int
+
+
+def calibration_room(
+    decoder: Decoder, texts: Sequence[Sequence[int]], *, smoothed: bool = True
+) -> Room:
+    """What calibrating a decoder on `texts` (token ids) takes.
+
+    In memory that is a layer in the form in which ONNX Runtime multiplies, beside it mapped, and
+    the second moments of all that enters its products; or, once these are known, those of the
+    widest product once in float32 and once in float64, where they are inverted; or else a product's
+    weights, five times, while its channels are smoothed; and all the while `_BESIDE` for
+    what is rounded and written. On the disk it is the states, two layers, and twice
+    what is known of how to round them.
     """
     d = decoder
     tokens = sum(map(len, (*texts, *_beginnings(texts))))
-    inputs = 2 * d.hidden_size + d.heads * d.head_dim + d.intermediate_size
-    states = 4 * tokens * (2 * d.hidden_size + inputs)
-    widest = max(d.hidden_size, d.heads * d.head_dim, d.intermediate_size)
-    return 12 * d.layer_parameters + states + 28 * widest**2
+    widths = (d.hidden_size, d.hidden_size, d.heads * d.head_dim, d.intermediate_size)
+    moments = 4 * sum(width**2 for width in widths)
+    run = 8 * d.layer_parameters + moments
+    inverted = 12 * max(widths) ** 2
+    smoothing = 4 * 5 * 2 * d.hidden_size * d.intermediate_size if smoothed else 0
+    return Room(
+        memory=max(run, moments + max(inverted, smoothing)) + _BESIDE,
+        disk=4 * tokens * d.hidden_size + 4 * 4 * d.layer_parameters + 2 * moments,
+    )
 
 
 class Calibration:
@@ -70,11 +91,15 @@ class Calibration:
         decoder: Decoder,
         architecture: Architecture,
         texts: Sequence[Sequence[int]],
+        scratch: Path,
         on_layer: Callable[[int, int], object] = lambda done, total: None,
         *,
         smoothed: bool = True,
     ) -> None:
         """`texts` are token ids; `on_layer` is told how many layers are done, of how many.
+
+        `scratch` is a folder for what is not held in memory. What `adjust` gave is mapped from
+        there, and stays as it was although its file is removed when the next layer is begun.
 
         `smoothed` scales channels too, for precisions in which all of a row share a scale.
         """
@@ -82,6 +107,7 @@ class Calibration:
         self._checkpoint = checkpoint
         self._decoder = decoder
         self._architecture = architecture
+        self._scratch = scratch
         self._on_layer = on_layer
         texts = [*texts, *_beginnings(texts)]
         # Whether every text begins with the same token, whose keys and values never change then.
@@ -90,9 +116,9 @@ class Calibration:
             self._batch([texts[row] for row in rows])
             for rows in token_batches([len(text) for text in texts])
         ]
-        self._states: list[Float32] = []
+        self._chosen = _as_heavy(np.concatenate([b.weight[b.weight > 0] for b in self._batches]))
         self._layer = -1
-        self._adjusted: dict[str, HeldTensor] = {}
+        self._adjusted: dict[str, Tensor] = {}
         self._first_token: dict[str, Float32] = {}
 
     def adjust(self, tensor: Tensor) -> Tensor:
@@ -129,92 +155,104 @@ class Calibration:
 
     def _advance(self) -> None:
         """Run the next layer over all texts and adjust its tensors."""
-        if not self._states:
-            self._states = self._embed()
+        if self._layer < 0:
+            self._embed()
         self._layer += 1
-        prefix = f"layers.{self._layer}"
-        with tempfile.TemporaryDirectory() as folder:
-            run = _LayerRun(Path(folder), self)
-            seen: dict[str, _Inputs] = {}
-            for at, batch in enumerate(self._batches):
-                state, inputs = run(batch, self._states[at])
-                self._states[at] = state
-                for name, x in inputs.items():
-                    seen.setdefault(name, _Inputs()).add(x, batch.weight)
-            del run
-        self._adjusted = self._adjust_layer(prefix, seen)
+        folder = self._scratch / f"layer-{self._layer}"
+        folder.mkdir(parents=True)
+        shutil.rmtree(folder.with_name(f"layer-{self._layer - 1}"), ignore_errors=True)
+        seen = self._run(folder / "run")
+        self._adjusted = {}
+        layer = _AdjustedLayer(self._checkpoint, f"layers.{self._layer}", folder)
+        self._adjust_layer(layer, seen)
+        self._adjusted = layer.tensors
         self._on_layer(self._layer + 1, len(self._decoder.layers))
 
-    def _embed(self) -> list[Float32]:
-        """The states before the first layer; the table is read in blocks, never as a whole."""
+    def _run(self, folder: Path) -> dict[str, _Inputs]:
+        """Bring all states through the layer: what entered its products, by the first weight."""
+        folder.mkdir()
+        run = _LayerRun(folder, self)
+        seen: dict[str, _Inputs] = {}
+        for at, batch in enumerate(self._batches):
+            state, inputs = run(batch, np.load(self._state(at)))
+            np.save(self._state(at), state)
+            for name, x in inputs.items():
+                seen.setdefault(name, _Inputs(self._chosen)).add(x, batch.weight)
+        del run
+        shutil.rmtree(folder, ignore_errors=True)
+        return seen
+
+    def _state(self, at: int) -> Path:
+        """The file of the states (texts, tokens, hidden) float32 of a batch."""
+        return self._scratch / f"states-{at}.npy"
+
+    def _embed(self) -> None:
+        """Write the states before the first layer; the table is read in blocks, by the tokens."""
         d = self._decoder
         table = self._checkpoint.tensor("embed_tokens.weight", d.vocab_size, d.hidden_size)
-        states = [np.empty((*b.ids.shape, d.hidden_size), np.float32) for b in self._batches]
-        for block in table.blocks():
-            rows = table.rows(block)
-            for batch, state in zip(self._batches, states, strict=True):
-                here = (batch.ids >= block.start) & (batch.ids < block.stop)
-                state[here] = rows[batch.ids[here] - block.start]
-        for state in states:
-            state *= np.float32(self._architecture.embedding_scale(d))
-        return states
+        scale = np.float32(self._architecture.embedding_scale(d))
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        for at, batch in enumerate(self._batches):
+            known, which = np.unique(batch.ids, return_inverse=True)
+            rows = np.concatenate([table.rows(slice(i, i + 1)) for i in known]) * scale
+            np.save(self._state(at), rows[which.reshape(batch.ids.shape)])
 
-    def _adjust_layer(self, prefix: str, seen: Mapping[str, _Inputs]) -> dict[str, HeldTensor]:
+    def _adjust_layer(self, layer: _AdjustedLayer, seen: dict[str, _Inputs]) -> None:
         """Smooth what enters each product of a layer, then learn how to round its weights."""
         d = self._decoder
-        a, m = f"{prefix}.self_attn", f"{prefix}.mlp"
-        kv, wide = d.kv_heads * d.head_dim, d.intermediate_size
-        sizes = {"q": d.heads * d.head_dim, "k": kv, "v": kv}
-        values = {
-            **{
-                f"{a}.{n}_proj": self._read(f"{a}.{n}_proj", s, d.hidden_size)
-                for n, s in sizes.items()
-            },
-            f"{a}.o_proj": self._read(f"{a}.o_proj", d.hidden_size, sizes["q"]),
-            f"{m}.gate_proj": self._read(f"{m}.gate_proj", wide, d.hidden_size),
-            f"{m}.up_proj": self._read(f"{m}.up_proj", wide, d.hidden_size),
-            f"{m}.down_proj": self._read(f"{m}.down_proj", d.hidden_size, wide),
+        a, m = f"{layer.prefix}.self_attn", f"{layer.prefix}.mlp"
+        q, kv, wide = d.heads * d.head_dim, d.kv_heads * d.head_dim, d.intermediate_size
+        shapes = {
+            f"{a}.q_proj": (q, d.hidden_size),
+            f"{a}.k_proj": (kv, d.hidden_size),
+            f"{a}.v_proj": (kv, d.hidden_size),
+            f"{a}.o_proj": (d.hidden_size, q),
+            f"{m}.gate_proj": (wide, d.hidden_size),
+            f"{m}.up_proj": (wide, d.hidden_size),
+            f"{m}.down_proj": (d.hidden_size, wide),
         }
         # Query heads that share a value head share its channels.
         channels = np.arange(kv).reshape(d.kv_heads, d.head_dim)
         shared = np.repeat(channels, d.heads // d.kv_heads, axis=0).ravel()
-        before_attention, before_mlp = (f"{prefix}.{n}" for n in self._architecture.norms_before)
+        before_attention, before_mlp = (
+            f"{layer.prefix}.{n}" for n in self._architecture.norms_before
+        )
         groups: list[tuple[list[str], str, npt.NDArray[np.int64]]] = [
-            ([f"{a}.{n}_proj" for n in sizes], before_attention, np.arange(d.hidden_size)),
+            (
+                [f"{a}.q_proj", f"{a}.k_proj", f"{a}.v_proj"],
+                before_attention,
+                np.arange(d.hidden_size),
+            ),
             ([f"{a}.o_proj"], f"{a}.v_proj", shared),
             ([f"{m}.gate_proj", f"{m}.up_proj"], before_mlp, np.arange(d.hidden_size)),
             ([f"{m}.down_proj"], f"{m}.up_proj", np.arange(wide)),
         ]
-        known: dict[str, Feedback] = {}
         first = seen[f"{a}.q_proj"].first
         for names, source, tied in groups:
-            inputs = seen[names[0]]
-            s = np.ones(len(tied), np.float32)
+            inputs = seen.pop(names[0])
             if self._smoothed:
-                s = smooth(inputs.some(), [values[name] for name in names], tied)
-            what = feedback(inputs.moments / np.outer(s, s))
-            for name in names:
-                values[name] = values[name] * s
-                known[name] = what
-            if f"{a}.k_proj" in names:
-                first = first / s
-            each = np.empty(int(tied.max()) + 1, np.float32)
-            each[tied] = s
-            if source in values:
-                values[source] = values[source] / each[:, None]
-            else:
-                offset = np.float32(self._architecture.norm_offset)
-                values[source] = (self._read(source, d.hidden_size) + offset) / each - offset
+                weights = {name: layer.read(name, *shapes[name]) for name in names}
+                s = smooth(inputs.some(), list(weights.values()), tied)
+                for name, weight in weights.items():
+                    layer.put(name, weight * s)
+                del weights
+                each = np.empty(int(tied.max()) + 1, np.float32)
+                each[tied] = s
+                if source in shapes:
+                    layer.put(source, layer.read(source, *shapes[source]) / each[:, None])
+                else:
+                    offset = np.float32(self._architecture.norm_offset)
+                    norm = layer.read(source, d.hidden_size)
+                    layer.put(source, (norm + offset) / each - offset)
+                inputs.divide(s)
+                if f"{a}.k_proj" in names:
+                    first = first / s
+            layer.round_by({name: shapes[name] for name in names}, inputs.finished())
         if self._has_first:
-            self._first_token = {n: values[n] @ first for n in (f"{a}.k_proj", f"{a}.v_proj")}
-        adjusted = {}
-        for name, value in values.items():
-            tensor = self._checkpoint.tensor(f"{name}.weight", *value.shape)
-            adjusted[tensor.name] = held(tensor.name, value, known.get(name))
-        return adjusted
-
-    def _read(self, name: str, *shape: int) -> Float32:
-        return self._checkpoint.tensor(f"{name}.weight", *shape).array()
+            self._first_token = {
+                name: layer.read(name, *shapes[name]) @ first
+                for name in (f"{a}.k_proj", f"{a}.v_proj")
+            }
 
     def layer_graph(self, graph: GraphBuilder, taps: FloatLinear) -> None:
         """Write the current layer in float32, with what enters its products as outputs."""
@@ -245,6 +283,41 @@ class _Taps(FloatLinear):
         return super().write(graph, x, weights, last)
 
 
+class _AdjustedLayer:
+    """The tensors of one layer as they should be quantized; those that changed are files."""
+
+    def __init__(self, checkpoint: Checkpoint, prefix: str, folder: Path) -> None:
+        self.prefix = prefix
+        self.tensors: dict[str, Tensor] = {}  # by the checkpoint's names
+        self._checkpoint = checkpoint
+        self._folder = folder
+        self._written = 0
+
+    def read(self, name: str, *shape: int) -> Float32:
+        """The weight `name` as it is by now."""
+        return self._tensor(name, shape).array()
+
+    def put(self, name: str, values: Float32) -> None:
+        """Change a weight."""
+        before = self._tensor(name, values.shape)
+        self._written += 1
+        path = self._folder / f"weight-{self._written}"  # what it was before may be mapped
+        values.tofile(path)
+        mapped = np.memmap(path, np.float32, mode="r", shape=values.shape)
+        self.tensors[before.name] = held(before.name, np.asarray(mapped), before.feedback)
+
+    def round_by(self, shapes: Mapping[str, tuple[int, ...]], moments: Float32) -> None:
+        """Have weights of one input rounded by its second moments."""
+        known = feedback(moments, self._folder / f"{next(iter(shapes))}.feedback")
+        for name, shape in shapes.items():
+            tensor = self._tensor(name, shape)
+            self.tensors[tensor.name] = replace(tensor, feedback=known)
+
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        tensor = self._checkpoint.tensor(f"{name}.weight", *shape)
+        return self.tensors.get(tensor.name, tensor)
+
+
 class _LayerRun:
     """One float32 layer in ONNX Runtime."""
 
@@ -269,26 +342,53 @@ class _LayerRun:
 class _Inputs:
     """What entered one product: its second moments, and some of it."""
 
-    def __init__(self) -> None:
-        self.moments: npt.NDArray[Any] = np.zeros((), np.float32)
-        self._rows: list[Float32] = []
-        self._weights: list[Float32] = []
+    def __init__(self, chosen: npt.NDArray[np.int64]) -> None:
+        """`chosen` are the rows to be kept, ascending, counted over all batches."""
+        self._chosen = chosen
+        self._some: list[Float32] = []
+        self._seen = 0
+        self._moments: Float32 | None = None
 
     def add(self, x: Float32, weight: Float32) -> None:
         """Take in a batch (texts, tokens, in) whose tokens count as `weight` (texts, tokens)."""
-        self.first: Float32 = x[0, 0]
+        self.first: Float32 = x[0, 0].copy()
         rows, weights = x[weight > 0], weight[weight > 0]
-        self.moments = self.moments + (rows * weights[:, None]).T @ rows
-        self._rows.append(rows)
-        self._weights.append(weights)
+        here = (self._chosen >= self._seen) & (self._chosen < self._seen + len(rows))
+        self._some.append(rows[self._chosen[here] - self._seen])
+        self._seen += len(rows)
+        width = rows.shape[1]
+        if self._moments is None:
+            self._moments = np.zeros((width, width), np.float32)
+        weighted = rows * weights[:, None]
+        for start in range(0, width, _PANEL):  # of the lower half; the other is its mirror
+            end = min(start + _PANEL, width)
+            self._moments[start:end, :end] += weighted[:, start:end].T @ rows[:, :end]
 
     def some(self) -> Float32:
-        """Rows as likely as they are heavy, always the same: (SMOOTHING_TOKENS, in)."""
-        rows, weights = np.concatenate(self._rows), np.concatenate(self._weights)
-        ends = np.cumsum(weights, dtype=np.float64)
-        places = (np.arange(SMOOTHING_TOKENS) + 0.5) / SMOOTHING_TOKENS * ends[-1]
-        chosen: Float32 = rows[np.minimum(np.searchsorted(ends, places), len(rows) - 1)]
-        return chosen
+        """The rows that were chosen: (SMOOTHING_TOKENS, in)."""
+        return np.concatenate(self._some)
+
+    def divide(self, s: Float32) -> None:
+        """Have the moments be those of inputs divided by `s` (in,)."""
+        assert self._moments is not None
+        self._moments /= s
+        self._moments /= s[:, None]
+
+    def finished(self) -> Float32:
+        """The second moments (in, in)."""
+        assert self._moments is not None
+        for start in range(_PANEL, len(self._moments), _PANEL):
+            end = start + _PANEL
+            self._moments[:start, start:end] = self._moments[start:end, :start].T
+        return self._moments
+
+
+def _as_heavy(weights: Float32) -> npt.NDArray[np.int64]:
+    """Places among `weights` (n,), as likely as these are heavy, always the same, ascending."""
+    ends = np.cumsum(weights, dtype=np.float64)
+    places = (np.arange(SMOOTHING_TOKENS) + 0.5) / SMOOTHING_TOKENS * ends[-1]
+    chosen: npt.NDArray[np.int64] = np.minimum(np.searchsorted(ends, places), len(weights) - 1)
+    return chosen
 
 
 def _beginnings(texts: Sequence[Sequence[int]]) -> list[list[int]]:

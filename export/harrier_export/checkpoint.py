@@ -27,6 +27,7 @@ SINGLE = "model.safetensors"
 SHARD_INDEX = "model.safetensors.index.json"
 _DTYPES = {"BF16": np.uint16, "F16": np.float16, "F32": np.float32}  # as they are read
 _BLOCK_BYTES = 4 * 2**20  # float32 bytes of a block of rows
+_MANY_ROWS = 32 * 2**20  # likewise, where every column costs a step, however few the rows
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,13 @@ class Tensor:
         """All of it. Raises CheckpointError where a value is not finite."""
         return self.rows(slice(0, self.shape[0]))
 
-    def blocks(self, nbytes: int = _BLOCK_BYTES) -> list[slice]:
-        """Its rows in blocks of `nbytes` in float32, so that a huge one never is in memory."""
+    def blocks(self, nbytes: int | None = None) -> list[slice]:
+        """Its rows in blocks of `nbytes` in float32, so that a huge one never is in memory.
+
+        By default few, or many where its rounding goes column by column.
+        """
+        if nbytes is None:
+            nbytes = _BLOCK_BYTES if self.feedback is None else _MANY_ROWS
         step = max(1, nbytes // (4 * math.prod(self.shape[1:])))
         ends = range(step, self.shape[0] + step, step)
         return [slice(end - step, min(end, self.shape[0])) for end in ends]

@@ -20,7 +20,7 @@ from harrier_edge.tokens import Tokenizer
 from harrier_export import reference
 from harrier_export.architectures import architecture_of
 from harrier_export.architectures.decoder import Decoder, DecoderBuilder
-from harrier_export.calibrate import Calibration, calibration_bytes
+from harrier_export.calibrate import Calibration, calibration_room
 from harrier_export.checkpoint import Checkpoint
 from harrier_export.compiled_tokenizer import compile_tokenizer
 from harrier_export.folder import whole_or_nothing
@@ -65,8 +65,9 @@ class ExportOptions:
     `overwrite` replaces one that stands at the target. `calibration` is a file of texts like
     `calibration.txt` here, from which int8 and int4 learn how to round. Without `calibrate` they
     round each weight by itself, in far less memory and time. `max_file_bytes` is how large a file
-    of weights may be; only a weight that is larger has a larger one. Calibrating may take
-    `memory_bytes`, by default what is free; where it would take more it is refused.
+    of weights may be; only a weight that is larger has a larger one. Calibrating goes layer by
+    layer, with all else on the disk, and may take `memory_bytes`, by default what is free; where
+    one layer would take more it is refused.
     """
 
     precision: str = "int8"
@@ -145,12 +146,15 @@ def export(
         calibration = None
         if form.calibrated and options.calibrate:
             texts = _calibration_tokens(folder, decoder, options.calibration)
-            _check_memory(calibration_bytes(decoder, texts), options)
+            room = calibration_room(decoder, texts, smoothed=form.smoothed)
+            _check_memory(room.memory, options)
+            _check_room(target, plan.nbytes + room.disk, folder)
             calibration = Calibration(
                 source,
                 decoder,
                 architecture,
                 texts,
+                unfinished.scratch / "calibration",
                 lambda done, total: on_progress("calibrate", done, total),
                 smoothed=form.smoothed,
             )
@@ -195,7 +199,7 @@ def _identity(source: Checkpoint, options: ExportOptions) -> str:
 
 
 def _check_memory(wanted: int, options: ExportOptions) -> None:
-    """Raise UsageError where calibrating takes more memory than it may or than there is."""
+    """Raise UsageError where calibrating a layer takes more memory than it may or there is."""
     given = options.memory_bytes or available_memory()
     if given is not None and wanted > given:
         raise UsageError(

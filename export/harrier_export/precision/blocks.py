@@ -18,7 +18,7 @@ from harrier_export.precision.formats import Last, Rows
 from harrier_export.rounding import Feedback, round_with_feedback
 from harrier_export.weights import Weight
 
-_MANY_ROWS = 32 * 2**20  # bytes in float32
+_SAMPLE = 32 * 2**20  # bytes in float32
 
 
 def refine(q: Quantized, rows: Float32, bits: int, block_size: int, known: Feedback) -> Quantized:
@@ -151,7 +151,7 @@ class BlockEmbedding:
                 f"the embedding table has {table.shape[1]} columns, no multiple of the block size "
                 f"{self.block_size}. Choose another --embedding-block-size, or --embedding fp32."
             )
-        divisor = self._divisor(table.rows(table.blocks(_MANY_ROWS)[0]), sensitivity())
+        divisor = self._divisor(table.rows(table.blocks(_SAMPLE)[0]), sensitivity())
         packed, scales = _store(
             graph,
             table.name,
@@ -234,6 +234,4 @@ def _store(
             q = refine(q, values, bits, block_size, tensor.feedback)
         return [q.packed, q.scales * np.float32(scale), pack(q.zeros, bits)][: len(group)]
 
-    # With feedback every column costs a step, however few the rows.
-    blocks_of_rows = tensor.blocks() if tensor.feedback is None else tensor.blocks(_MANY_ROWS)
-    return graph.weights(group, (partial(stored, block) for block in blocks_of_rows))
+    return graph.weights(group, (partial(stored, block) for block in tensor.blocks()))

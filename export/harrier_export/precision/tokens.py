@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -151,20 +152,21 @@ def integer_product(graph: GraphBuilder, codes: str, weight: str, step: str, nam
 
 def _rounded(tensor: Tensor) -> tuple[Float32, npt.NDArray[np.int8]]:
     """The step of each output (out,) and the integers (out, in), rounded with what is known."""
-    if tensor.feedback is not None:
-        rows = tensor.array()
-        step = _step(rows)
-        rows = round_with_feedback(
-            rows, tensor.feedback, lambda _, column: _nearest(column[:, None], step)[:, 0] * step
-        )
-        return step, _nearest(rows, step)
     steps = np.empty(tensor.shape[0], np.float32)
     codes = np.empty(tensor.shape, np.int8)
     for block in tensor.blocks():
         rows = tensor.rows(block)
-        steps[block] = _step(rows)
-        codes[block] = _nearest(rows, steps[block])
+        step = steps[block] = _step(rows)
+        if tensor.feedback is not None:
+            rows = round_with_feedback(rows, tensor.feedback, partial(_representable, step))
+        codes[block] = _nearest(rows, step)
     return steps, codes
+
+
+def _representable(step: Float32, channel: int, column: Float32) -> Float32:
+    """What is nearest to the weights `column` (out,) of one channel, in steps of each output."""
+    values: Float32 = _nearest(column[:, None], step)[:, 0] * step
+    return values
 
 
 def _step(rows: Float32) -> Float32:
