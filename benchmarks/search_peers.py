@@ -135,7 +135,7 @@ def _lancedb(vectors: Vectors, path: Path) -> Search:
 
     shutil.rmtree(path, ignore_errors=True)
     column = pyarrow.FixedSizeListArray.from_arrays(vectors.ravel(), vectors.shape[1])
-    table = lancedb.connect(path).create_table("v", pyarrow.table({"vector": column}))
+    table = lancedb.connect(path).create_table("vectors", pyarrow.table({"vector": column}))
     return lambda query, top: table.search(query).metric("cosine").limit(top).to_arrow()
 
 
@@ -144,7 +144,7 @@ def _chroma(vectors: Vectors, path: Path) -> Search:
 
     shutil.rmtree(path, ignore_errors=True)
     collection = chromadb.PersistentClient(str(path)).create_collection(
-        "v", metadata={"hnsw:space": "ip"}
+        "vectors", metadata={"hnsw:space": "ip"}
     )
     for start in range(0, len(vectors), 5000):
         part = vectors[start : start + 5000]

@@ -102,7 +102,7 @@ def test_what_is_nearest_in_the_first_bits_holds_the_nearest() -> None:
 def test_short_vectors_get_more_candidates() -> None:
     """For their bits say less, and 60,000 real ones of 384 dimensions need some 200."""
     assert module.default_candidates(384) > 200
-    assert module.default_candidates(640) == 125
+    assert module.default_candidates(640) == 150
     assert module.default_candidates(1024) == module.default_candidates(5376) == 100
 
 

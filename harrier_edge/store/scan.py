@@ -12,6 +12,7 @@ interpreter's lock longer than they work.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,7 +26,7 @@ FIRST_WORDS = 4  # that all rows are compared in, unless they have
 FEW_WORDS = 6  # or fewer, which are then compared at once
 SHARE = 64  # one of so many rows is compared in all words, and at least
 NEAR = 64  # rows for each candidate
-POOL = 16  # rows that are ordered by products, for each candidate
+POOL = 12  # rows that are ordered by products, for each candidate
 SAMPLE = 4096  # rows from which the pool's distance is guessed
 GATHERED = 0.25  # a filter that keeps less than this share has its rows gathered first
 FAR = np.uint16(0xFFFF)
@@ -58,11 +59,25 @@ class Scope:
 def default_candidates(dimension: int) -> int:
     """How many are scored by their whole vectors, unless another number is asked for.
 
-    Fewer bits say less, so there are more where vectors are short: 125 of 640 dimensions, 208 of
-    384. On 60,000 real passages of 384 dimensions 100 find 0.982 of the true ten nearest, 208
-    find 0.997.
+    Fewer bits say less, so there are more where vectors are short: 150 of 640 dimensions, 250 of
+    384. `benchmarks/search.py` has what share of the true ten nearest each number finds.
     """
-    return max(100, 80_000 // dimension)
+    return max(100, 96_000 // dimension)
+
+
+class _Block:
+    """The bits of BLOCK slots, laid out as they are read.
+
+    All rows are scanned in their first words, so each word is a run of its own; the rest is
+    fetched of few rows, so each row is.
+    """
+
+    def __init__(self, first: int, rest: int) -> None:
+        # Not `zeros`: only what NumPy allocates itself gets huge pages, and a scan needs them.
+        self.first = np.empty((first, BLOCK), np.uint64)
+        self.rest = np.empty((BLOCK, rest), np.uint64)
+        self.first[:] = 0
+        self.rest[:] = 0
 
 
 class Scan:
@@ -74,8 +89,9 @@ class Scan:
 
     def __init__(self, dimension: int) -> None:
         self._words = -(-dimension // 64)
+        self._first = FIRST_WORDS if self._words > FEW_WORDS else self._words
         self._lock = threading.Lock()
-        self._blocks: list[Words] = []
+        self._blocks: list[_Block] = []
         self._segments: list[int] = []
         self._documents = np.zeros(0, np.uint32)
         self.state = 0  # the last change that was taken in
@@ -94,19 +110,17 @@ class Scan:
                 place = len(self._segments)
                 self._segments.append(segment)
                 self._grow(len(self._segments) * SEGMENT)
-            block, start = divmod(place * SEGMENT, BLOCK)
-            self._blocks[block][:, start : start + SEGMENT] = np.frombuffer(bits, "<u8").reshape(
-                self._words, SEGMENT
-            )
+            number, start = divmod(place * SEGMENT, BLOCK)
+            words = np.frombuffer(bits, "<u8").reshape(self._words, SEGMENT)
+            block = self._blocks[number]
+            block.first[:, start : start + SEGMENT] = words[: self._first]
+            block.rest[start : start + SEGMENT] = words[self._first :].T
             self._documents[place * SEGMENT :][:SEGMENT] = np.frombuffer(documents, "<u4")
 
     def _grow(self, rows: int) -> None:
         """Room for `rows` rows. The documents' array doubles, the bits are never copied."""
         while len(self._blocks) * BLOCK < rows:
-            # Not `zeros`: only what NumPy allocates itself gets huge pages, and a scan needs them.
-            block = np.empty((self._words, BLOCK), np.uint64)
-            block[:] = 0
-            self._blocks.append(block)
+            self._blocks.append(_Block(self._first, self._words - self._first))
         if rows > len(self._documents):
             grown = np.zeros(max(rows, len(self._documents) * 5 // 4), np.uint32)
             grown[: len(self._documents)] = self._documents
@@ -120,11 +134,14 @@ class Scan:
         rotated = rotate(query[None])[0]
         bits = sign_words(rotated[None])[0]
         with self._lock:
-            first = FIRST_WORDS if self._words > FEW_WORDS else self._words
-            rows, distances = self._near(bits[:first], count * NEAR, scope)
-            distances += _hamming(self._gather(rows, first, self._words), bits[first:])
-            pool = rows[_smallest(distances, count * POOL)]
-            products = sign_products(self._gather(pool, 0, self._words).T, rotated)
+            if not self._blocks:
+                return np.zeros(0, np.int64), np.zeros(0, np.int64)
+            rows, distances = self._near(bits[: self._first], count * NEAR, scope)
+            rest = self._rest(rows)
+            distances += _hamming(rest.T, bits[self._first :])
+            places = _smallest(distances, count * POOL)
+            pool = rows[places]
+            products = sign_products(np.hstack([self._firsts(pool).T, rest[places]]), rotated)
             best = pool[np.lexsort((pool, -products))[:count]]
             return self._ids(best), self._documents[best].astype(np.int64)
 
@@ -139,17 +156,17 @@ class Scan:
         kept = np.count_nonzero(found)
         if kept < GATHERED * total:
             rows = np.flatnonzero(found)
-            distances = _hamming(self._gather(rows, 0, len(first)), first)
+            distances = _hamming(self._firsts(rows), first)
             if kept > most:
-                near = _smallest(distances, most)
+                near = _small(distances, most)
                 rows, distances = rows[near], distances[near]
             return rows, distances
         distances = np.empty(total, np.uint16)
         for block, start in zip(self._blocks, range(0, total, BLOCK), strict=True):
             part = distances[start : start + BLOCK]
-            part[:] = _hamming(block[: len(first), : len(part)], first)
+            part[:] = _hamming(block.first[:, : len(part)], first)
         distances[~found] = FAR
-        rows = _smallest(distances, most)
+        rows = np.flatnonzero(_small(distances, most))
         return rows, distances[rows]
 
     def _found(self, scope: Scope, total: int) -> npt.NDArray[np.bool_]:
@@ -180,16 +197,19 @@ class Scan:
         held = places[segments] >= 0
         return places[segments[held]] * SEGMENT + ids[held] % SEGMENT
 
-    def _gather(self, rows: Rows, first: int, end: int) -> Words:
-        """The words from `first` to `end` of rows in rising order: (end - first, n)."""
-        gathered = np.empty((end - first, len(rows)), np.uint64)
-        ends = np.searchsorted(rows, np.arange(1, len(self._blocks) + 1) * BLOCK)
-        start = 0
-        for number, (block, stop) in enumerate(zip(self._blocks, ends.tolist(), strict=True)):
-            inside = rows[start:stop] - number * BLOCK
-            gathered[:, start:stop] = block[first:end].take(inside, axis=1)
-            start = stop
-        return gathered
+    def _firsts(self, rows: Rows) -> Words:
+        """The first words of rows in rising order: (words, n)."""
+        return np.concatenate([b.first.take(inside, axis=1) for b, inside in self._split(rows)], 1)
+
+    def _rest(self, rows: Rows) -> Words:
+        """The other words of rows in rising order: (n, words)."""
+        return np.concatenate([b.rest.take(inside, axis=0) for b, inside in self._split(rows)])
+
+    def _split(self, rows: Rows) -> Iterator[tuple[_Block, Rows]]:
+        """The blocks, and which of rows in rising order stand where in each."""
+        ends = np.searchsorted(rows, np.arange(len(self._blocks) + 1) * BLOCK).tolist()
+        for number, block in enumerate(self._blocks):
+            yield block, rows[ends[number] : ends[number + 1]] - number * BLOCK
 
     def _ids(self, rows: Rows) -> Rows:
         return np.array(self._segments, np.int64)[rows // SEGMENT] * SEGMENT + rows % SEGMENT
@@ -208,17 +228,23 @@ def _hamming(words: Words, bits: Words) -> Distances:
 
 
 def _smallest(distances: Distances, count: int) -> Rows:
-    """Where the `count` smallest distances are, in rising order of places.
+    """Where the `count` smallest distances are, in rising order; of equal ones the first."""
+    found = np.flatnonzero(_small(distances, count))
+    return np.sort(found[np.argsort(distances[found], kind="stable")[:count]])
 
-    Of equal distances the first places are taken; FAR is never among them. A guess from a sample
-    spares the ordering of all, and is widened until it holds enough.
+
+def _small(distances: Distances, count: int) -> npt.NDArray[np.bool_]:
+    """Which distances are small: `count` or some more, or all there are; FAR never is.
+
+    A guess from a sample spares the ordering of all, and is widened until it holds enough.
     """
     step = max(1, len(distances) // SAMPLE)
     sample = np.sort(distances[::step])
-    rank = 5 * count // (4 * step) + 8
-    while True:
-        limit = sample[rank] if rank < len(sample) else FAR
-        found = np.flatnonzero(distances < FAR if limit == FAR else distances <= limit)
-        if len(found) >= count or limit == FAR:
-            return np.sort(found[np.argsort(distances[found], kind="stable")[:count]])
+    rank = 9 * count // (8 * step) + 8
+    while rank < len(sample) and sample[rank] < FAR:
+        small: npt.NDArray[np.bool_] = distances <= sample[rank]
+        if np.count_nonzero(small) >= count:
+            return small
         rank *= 4
+    every: npt.NDArray[np.bool_] = distances < FAR
+    return every
