@@ -54,7 +54,7 @@ def cold(count: int) -> list[float]:
     seconds = []
     for _ in range(count + 1):
         start = time.perf_counter()
-        subprocess.run([sys.executable, "-c", FIRST], check=True)
+        subprocess.run([sys.executable, "-I", "-c", FIRST], check=True)
         seconds.append(time.perf_counter() - start)
     return seconds[1:]
 

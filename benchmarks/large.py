@@ -92,7 +92,16 @@ def copying_seconds(checkpoint: Path, nbytes: int) -> float:
 def export(checkpoint: Path, package: Path) -> dict[str, float]:
     """Export to int4 in a process of its own: seconds, of its processor time too, and peak."""
     forget(checkpoint)
-    command = [sys.executable, "-m", "harrier_edge", "export", str(checkpoint), "-o", str(package)]
+    command = [
+        sys.executable,
+        "-I",
+        "-m",
+        "harrier_edge",
+        "export",
+        str(checkpoint),
+        "-o",
+        str(package),
+    ]
     options = ["--precision", "int4", "--block-size", str(BLOCK_SIZE)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     begin = time.perf_counter()
@@ -141,7 +150,7 @@ def whole(folder: Path, layers: int | None) -> dict[str, float]:
         say(f"not asked: a query takes {wanted / GB:.0f} GB of memory, {free / GB:.0f} are free")
         return seen
     run = subprocess.run(
-        [sys.executable, "-c", QUERY, str(package)], check=True, stdout=subprocess.PIPE
+        [sys.executable, "-I", "-c", QUERY, str(package)], check=True, stdout=subprocess.PIPE
     )
     queried: dict[str, float] = json.loads(run.stdout)
     return seen | queried

@@ -141,7 +141,7 @@ def offline(package: Path, texts: Sequence[str], counts: dict[str, int]) -> floa
     import json
 
     done = subprocess.run(
-        [sys.executable, "-c", OFFLINE, str(package)],
+        [sys.executable, "-I", "-c", OFFLINE, str(package)],
         input=json.dumps(texts), capture_output=True, text=True, check=True,
     )  # fmt: skip
     return sum(counts[text] for text in texts) / float(done.stdout)
@@ -179,7 +179,7 @@ def main() -> None:
 
     say("offline")
     rates = [offline(package, texts[:OFFLINE_TEXTS], counts)]
-    with started("-m", "harrier_edge", "serve", package, "--port", "PORT", "-q") as server:
+    with started("-I", "-m", "harrier_edge", "serve", package, "--port", "PORT", "-q") as server:
         for clients in args.clients or CLIENTS:
             say(f"{clients} clients")
             seen = run(server.url, singles(texts, counts, clients), seconds)
