@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -74,29 +75,37 @@ class Embedder(TextEncoder):
         self.prompts = dict(manifest.prompts)
         self.query_preset = manifest.query_prompt
         self.document_prompt = choose_prompt(self.prompts, manifest.document_prompt)
-        self._tokenizer = Tokenizer(
-            package.folder / TOKENIZER,
-            final_token=manifest.tokens.final,
-            max_tokens=self.max_tokens,
-            compiled=manifest.compiled_tokenizer,
-        )
         limit = memory_limit(memory)
-        load = Session if limit is None else partial(LimitedSession, limit=limit)
         self._texts_at_once = _LIMITED_TEXTS if limit else None
-        self._session = load(
-            package.folder / MODEL,
-            dimension=manifest.dimension,
-            pad_token=manifest.tokens.pad,
-            query=package.folder / QUERY if QUERY in manifest.files else None,
-            layers=package.layers,
-            packed=packed_graphs(package) if not providers else None,
-            once=weight_bytes(package) > MOST_WEIGHTS,
-            padding=manifest.padding,
-            batching=manifest.batching,
-            vocab_size=manifest.vocab_size,
-            threads=_threads(threads),
-            providers=providers,
-        )
+
+        def load_session() -> Session:
+            load = Session if limit is None else partial(LimitedSession, limit=limit)
+            return load(
+                package.folder / MODEL,
+                dimension=manifest.dimension,
+                pad_token=manifest.tokens.pad,
+                query=package.folder / QUERY if QUERY in manifest.files else None,
+                layers=package.layers,
+                packed=packed_graphs(package) if not providers else None,
+                once=weight_bytes(package) > MOST_WEIGHTS,
+                padding=manifest.padding,
+                batching=manifest.batching,
+                vocab_size=manifest.vocab_size,
+                threads=_threads(threads),
+                providers=providers,
+            )
+
+        # Side by side, since neither holds Python's lock for long. Not where memory is limited:
+        # what the session takes is measured.
+        with ThreadPoolExecutor(1, "harrier-edge-load") as pool:
+            session = pool.submit(load_session) if limit is None else None
+            self._tokenizer = Tokenizer(
+                package.folder / TOKENIZER,
+                final_token=manifest.tokens.final,
+                max_tokens=self.max_tokens,
+                compiled=manifest.compiled_tokenizer,
+            )
+            self._session = session.result() if session else load_session()
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """The number of tokens of each text, special tokens included, before any cut."""
