@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from harrier_edge.beginnings import Beginnings
 from harrier_edge.errors import PackageError, UsageError
 from harrier_edge.layers import LayerByLayer
 from harrier_edge.machine import available_cores, trim_memory
@@ -41,7 +41,6 @@ GIVE_BACK_TOKENS = 512
 CACHED_TEXT_TOKENS = 64
 # Every token brings its row of the table into memory, and 15 pages beside it.
 FORGET_TOKENS = 2048
-CACHED_BEGINNINGS = 16  # kept in memory; 0.7 MB each for the 270M's own instruction
 
 
 class Session:
@@ -91,7 +90,7 @@ class Session:
         self._layers = LayerByLayer(layers, self._open) if layers and self._on_cpu else None
         self._whole: onnxruntime.InferenceSession | None = None
         self._one_thread: onnxruntime.InferenceSession | None = None
-        self._pasts: OrderedDict[tuple[int, ...], Vectors] = OrderedDict()
+        self._beginnings = Beginnings(self._packed.folder if self._packed else None)
         self._loading = threading.RLock()
         self._process = os.getpid()
         self.dimension = dimension
@@ -194,9 +193,9 @@ class Session:
         """Embed one text, (1, dimension) float32, of which only what follows `beginning` is run.
 
         The first text with this `beginning` is run whole, and the keys and values of `beginning`
-        are kept of it. The vector has the bits that `run` gives. None where that cannot be: for a
-        package without a graph for it, a text that begins otherwise, or one that is too long or
-        too short.
+        are kept of it, for new processes too where the weights are packed. The vector has the bits
+        that `run` gives. None where that cannot be: for a package without a graph for it, a text
+        that begins otherwise, or one that is too long or too short.
         """
         start = len(beginning)
         if not (
@@ -209,28 +208,17 @@ class Session:
         self._refuse_unknown([text])
         session = self._all_threads()
         vectors: Vectors
-        past = self._kept(tuple(beginning))
+        pair, one, heads, _, size = session.get_inputs()[1].shape
+        past = self._beginnings.find(tuple(beginning), (pair, one, heads, start, size))
         if past is None:
             # Not run by itself: its last token would be a text's last, which is rounded otherwise.
             feeds = {"input_ids": _row(text), "past": self._no_past(session)}
             vectors, present = session.run([OUTPUT, "present"], feeds)
-            self._keep(tuple(beginning), present[..., :start, :].copy())
+            self._beginnings.keep(tuple(beginning), present[..., :start, :].copy())
         else:
             feeds = {"input_ids": _row(text[start:]), "past": past}
             (vectors,) = session.run([OUTPUT], feeds)
         return vectors
-
-    def _kept(self, beginning: tuple[int, ...]) -> Vectors | None:
-        with self._loading:
-            if beginning in self._pasts:
-                self._pasts.move_to_end(beginning)
-            return self._pasts.get(beginning)
-
-    def _keep(self, beginning: tuple[int, ...], past: Vectors) -> None:
-        with self._loading:
-            self._pasts[beginning] = past
-            if len(self._pasts) > CACHED_BEGINNINGS:
-                self._pasts.popitem(last=False)
 
     @staticmethod
     def _no_past(session: onnxruntime.InferenceSession) -> Vectors:

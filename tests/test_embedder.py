@@ -169,8 +169,8 @@ def test_a_query_is_the_same_with_the_instruction_kept(tiny_package: Path) -> No
     queries = ["a fox", "where does the river end", "", "東京", "été", "\u0301x", " ", "the " * 300]
     prompt = "Instruct: find\nQuery: "
     together = embedder.encode_query(queries, prompt=prompt)
-    assert len(embedder._session._pasts) == 1
-    (kept,) = embedder._session._pasts
+    assert len(embedder._session._beginnings._pasts) == 1
+    (kept,) = embedder._session._beginnings._pasts
     assert len(kept) > 5
     alone = np.stack([embedder.encode_query(query, prompt=prompt) for query in queries])
     uncached = embedder.encode_document([prompt + query for query in queries])

@@ -26,7 +26,7 @@ FLOORS = {
         {"errors"},
         {"spec", "places", "prompts", "vectors", "fusion", "machine", "bench_texts", "graphs"}
         | {"foreign", "isolation"},
-        {"budget", "memos", "settings"},
+        {"beginnings", "budget", "memos", "settings"},
         {"package", "catalog", "layers"},
         {"packing"},
         {"tokens", "session", "documents", "store", "hub", "archive", "encoding"},

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from harrier_edge.beginnings import KEPT
 from harrier_edge.errors import PackageError, UsageError
 from harrier_edge.package import Package
-from harrier_edge.session import CACHED_BEGINNINGS, CACHED_TEXT_TOKENS, Session
+from harrier_edge.session import CACHED_TEXT_TOKENS, Session
 from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
 from harrier_export import ExportOptions, export
 from harrier_export.precision import PRECISIONS
@@ -221,11 +222,11 @@ def test_a_beginning_that_is_kept_changes_no_bit(
     """What follows it has the vector that the whole text has, in sliding layers too."""
     random = np.random.default_rng(seed)
     beginning = [2, *random.integers(0, 260, start - 1).tolist()]
-    any_session._pasts.clear()
+    any_session._beginnings._pasts.clear()
     for rest in (min(rest, CACHED_TEXT_TOKENS - start) for rest in rests):
         text = [*beginning, *random.integers(0, 260, rest - 1).tolist(), 1]
         after = any_session.run_after(beginning, text)
-        assert list(any_session._pasts) == [tuple(beginning)]
+        assert list(any_session._beginnings._pasts) == [tuple(beginning)]
         assert after is not None
         assert np.array_equal(after, any_session.run([text]))
         assert np.array_equal(after, plain_session.run([text, [2, 3, 1], [2] * 64])[:1])
@@ -244,7 +245,7 @@ def test_beginnings_are_kept_in_bounds(any_session: Session) -> None:
     first = any_session.run_after([2, 3], [2, 3, 9, 1])
     for token in range(4, 60):
         any_session.run_after([2, token], [2, token, 9, 1])
-    assert len(any_session._pasts) == CACHED_BEGINNINGS
+    assert len(any_session._beginnings._pasts) == KEPT
     again = any_session.run_after([2, 3], [2, 3, 9, 1])
     assert first is not None
     assert again is not None
