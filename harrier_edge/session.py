@@ -105,6 +105,8 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or self._threads
         options.log_severity_level = 3  # errors; the rest is for those who make graphs
+        # A plan of one block for all that a shape needs saves no time, and holds the most of all.
+        options.enable_mem_pattern = False
         if self._packed and (graph := self._packed.graph(model)):
             for name, value in self._packed.tables.items():
                 options.add_initializer(name, value)
