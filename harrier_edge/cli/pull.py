@@ -56,11 +56,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Download or take in, export and report where the package is."""
     from harrier_edge.package import open_package
+    from harrier_edge.packing import packed_graphs
 
     if (args.model is None) == (args.source is None):
         raise UsageError("pull a MODEL by name, or a package with --from PATH; one of the two.")
     place = _taken_in(args) if args.source else _downloaded(args)
-    manifest = open_package(place).manifest
+    package = open_package(place)
+    packed_graphs(package)  # now, so that the first search does not wait for it
+    manifest = package.manifest
     size = sum(file.size for file in manifest.files.values())
     model, precision = args.model or manifest.name, manifest.precision.name
     if args.json:
