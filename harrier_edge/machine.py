@@ -14,6 +14,7 @@ _EXTENSIONS = (
     *("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8"),
     *("asimddp", "i8mm", "sve"),
 )
+_FAST_CAPACITY = 0.6  # of the fastest core's, from which on a core is none of the small ones
 _MANY_CORES = 2**20  # stands for no limit
 
 
@@ -107,13 +108,43 @@ def _processor(model_name: str) -> str:
     return model_name or board or platform.processor() or platform.machine()
 
 
-def available_cores() -> int:
-    """The number of cores that this process may use: by its affinity and its container's limit."""
+def available_cores(devices: Path = Path("/sys/devices")) -> int:
+    """The number of cores that this process may use: by its affinity and its container's limit.
+
+    Of cores of several kinds, as `devices` tells of them, the slow ones do not count: operators
+    are split into equal parts, and the last part to be done decides.
+    """
     if hasattr(os, "sched_getaffinity"):
-        cores = len(os.sched_getaffinity(0))
+        cores = len(_fast(os.sched_getaffinity(0), devices))
+    elif fast := _told("sysctl", "-n", "hw.perflevel0.logicalcpu"):  # Apple's; elsewhere nothing
+        cores = int(fast)
     else:
         cores = os.cpu_count() or 1
     return max(1, min(cores, int(_cgroup_cores())))
+
+
+def _fast(cores: set[int], devices: Path) -> set[int]:
+    """Those of `cores` that are of a fast kind; all where the system knows one kind alone.
+
+    https://docs.kernel.org/arch/arm64/cpu-topology.html tells of Arm's capacities, and
+    https://www.man7.org/linux/man-pages/man1/perf-intel-hybrid.1.html of Intel's two lists.
+    """
+    lists = _lines(str(devices / "cpu_core" / "cpus"))
+    fast = _numbers(lists[0]) & cores if lists else set()
+    capacities = {}
+    for core in cores:
+        words = _lines(str(devices / "system" / "cpu" / f"cpu{core}" / "cpu_capacity"))
+        if words and words[0].isdecimal():
+            capacities[core] = int(words[0])
+    least = _FAST_CAPACITY * max(capacities.values(), default=0)
+    fast |= {core for core, capacity in capacities.items() if capacity >= least}
+    return fast or cores
+
+
+def _numbers(text: str) -> set[int]:
+    """The numbers of a list such as the kernel writes them: 0-3,8."""
+    ranges = [part.partition("-") for part in text.strip().split(",") if part]
+    return {n for low, _, high in ranges for n in range(int(low), int(high or low) + 1)}
 
 
 def _cgroup_cores() -> float:
