@@ -184,26 +184,39 @@ def test_a_long_document_goes_on_where_it_was_cut_off(
     assert numbers == list(range(len(numbers)))
 
 
-ADD = [sys.executable, "-m", "harrier_edge", "add", "-q"]
+# A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
+COMMAND = """
+import signal, sys
+from harrier_edge.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
+ADD = [sys.executable, "-c", COMMAND, "add", "-q"]
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_a_killed_run_loses_nothing(tmp_path: Path, tiny_package: Path) -> None:
-    """After kill -9 the index is sound, and a rerun completes it."""
+@pytest.mark.parametrize(("ending", "code"), [("SIGKILL", -9), ("SIGINT", 130)])
+def test_a_run_that_is_ended_loses_nothing(
+    ending: str, code: int, tmp_path: Path, tiny_package: Path
+) -> None:
+    """After kill -9 or Ctrl-C the index is sound, and a rerun completes it."""
     folder = tmp_path / "notes"
     folder.mkdir()
     for i in range(1500):
         (folder / f"{i}.txt").write_text(f"note {i}" + " the" * 20, "utf-8")
     path = tmp_path / "index.sqlite"
     command = [*ADD, "--db", str(path), "-m", str(tiny_package), str(folder)]
-    process = subprocess.Popen(command, cwd=tmp_path)
+    process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     kept = 0
     while kept < 100 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
         kept = _documents(path)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL, "it ended before it was killed"
+    process.send_signal(getattr(signal, ending))
+    _, said = process.communicate()
+    assert process.returncode == code, "it ended before it was asked to"
+    assert "Traceback" not in said
+    assert ("what was committed is kept" in said) == (ending == "SIGINT")
     with Index.open(path, model=tiny_package) as index:
         before = index.status()
         assert before.documents >= kept >= 100
