@@ -18,11 +18,11 @@ from typing import Any
 
 from contenders import OURS, PEERS
 from contest import Contest, say
+from protocol import Shape, shape_of
 from report import finish, machine, print_table, versions
 from roofline import Roofline, linear_weights
-from standins.folder import cache, full_tokenizer
+from shapes import random_0_6b
 from standins.gemma3_270m import gemma3_270m
-from standins.random_checkpoint import qwen3_0_6b, random_checkpoint
 
 from harrier_edge.tokens import Tokenizer
 from harrier_export import reference
@@ -40,22 +40,12 @@ OTHER_PACKAGES = ("llama-cpp-python", "fastembed")
 
 @dataclass(frozen=True)
 class Course:
-    """A checkpoint, who runs on it, and what a text of it begins and ends with."""
+    """A checkpoint, and who runs on it."""
 
     result: str  # the file that keeps it
     checkpoint: Callable[[], Path]
     names: Sequence[str]
-    begin: tuple[int, ...]
-    end: int
     trained: bool  # else its vectors say nothing
-
-
-def _random_0_6b() -> Path:
-    """Random weights in the exact shape of the 0.6B, as the tests make them."""
-    target = cache() / "random-qwen3-0.6b"
-    if not target.exists():
-        random_checkpoint(target, config=qwen3_0_6b(), tokenizer=full_tokenizer("qwen3"), shards=2)
-    return target
 
 
 COURSES = {
@@ -63,31 +53,27 @@ COURSES = {
         "embedding",
         gemma3_270m,
         [*(f"{OURS} {precision}" for precision in PRECISIONS), *PEERS],
-        begin=(2,),
-        end=1,
         trained=True,
     ),
     "0.6b": Course(
         "embedding-0.6b",
-        _random_0_6b,
+        random_0_6b,
         [
             *(f"{OURS} {precision}" for precision in ("fp32", "int8")),
             *(name for name in PEERS if name.startswith(("sentence-transformers", "MatMulNBits"))),
         ],
-        begin=(),
-        end=151643,
         trained=False,
     ),
 }
 
 
-def windows(tokens: list[int], length: int, course: Course) -> Iterator[list[int]]:
+def windows(tokens: list[int], length: int, shape: Shape) -> Iterator[list[int]]:
     """Endless texts of `length` tokens, cut from real text one after the other."""
     at = 0
-    inner = length - len(course.begin) - 1
+    inner = length - len(shape.begin) - 1
     while True:
         body = [tokens[(at + i) % len(tokens)] for i in range(inner)]
-        yield [*course.begin, *body, course.end]
+        yield [*shape.begin, *body, shape.end]
         at += inner
 
 
@@ -148,20 +134,21 @@ def main() -> None:
     args = parser.parse_args()
     course = COURSES[args.shape]
     checkpoint = course.checkpoint()
+    shape = shape_of(checkpoint)
     config = json.loads((checkpoint / "config.json").read_text("utf-8"))
     tokenizer = Tokenizer(
-        checkpoint / "tokenizer.json", final_token=course.end, max_tokens=MAX_TEXT_TOKENS
+        checkpoint / "tokenizer.json", final_token=shape.end, max_tokens=MAX_TEXT_TOKENS
     )
     texts = [text.ids for text in tokenizer.encode(parity_texts())]
-    tokens = [token for text in texts for token in text[len(course.begin) : -1]]
+    tokens = [token for text in texts for token in text[len(shape.begin) : -1]]
 
     contest = Contest(checkpoint, args.only or course.names, args.rounds, args.seconds)
-    contest.prepare(lambda length: windows(tokens, length, course), DOCUMENT_LENGTHS)
+    contest.prepare(lambda length: windows(tokens, length, shape), DOCUMENT_LENGTHS)
     contest.load()
-    contest.queries(windows(tokens, QUERY_TOKENS, course))
+    contest.queries(windows(tokens, QUERY_TOKENS, shape))
     roofline = Roofline(config)
     for length in DOCUMENT_LENGTHS:
-        contest.documents(windows(tokens, length, course), length, roofline.measure)
+        contest.documents(windows(tokens, length, shape), length, roofline.measure)
     contest.memory()
     if course.trained:
         say("transformers in float32 embeds the parity texts, then all contenders do")

@@ -18,8 +18,9 @@ from typing import Any
 from contenders import ONE_PASS, OURS
 from contest import say
 from process import EndedError, Process, make_files
+from protocol import shape_of
 from report import finish, machine, print_table, versions
-from standins.gemma3_270m import gemma3_270m
+from shapes import CHECKPOINTS, result_name, shape_option
 
 from harrier_edge.tokens import Tokenizer
 from harrier_export.parity import row_cosines
@@ -29,15 +30,18 @@ LENGTHS = (256, 1024, 2048, 4096, 8192, 32768)
 PIECES, WHOLE = f"{OURS} int8", f"{ONE_PASS} int8"
 PEERS = ("sentence-transformers bf16", "MatMulNBits 8 bit", "llama.cpp Q8_0")
 ONCE_FROM = 16384  # tokens: a document that long is embedded once
-BEGIN, END = 2, 1  # Gemma's <bos> and <eos>
 PACKAGES = ("onnxruntime", "torch", "transformers", "sentence-transformers", "llama-cpp-python")
 
 
 def document(checkpoint: Path, length: int) -> list[int]:
     """`length` tokens of real text in many languages, which begins anew where it ends."""
-    tokenizer = Tokenizer(checkpoint / "tokenizer.json", final_token=END, max_tokens=max(LENGTHS))
-    tokens = [token for text in tokenizer.encode(parity_texts()) for token in text.ids[1:-1]]
-    return [BEGIN, *islice(cycle(tokens), length - 2), END]
+    shape = shape_of(checkpoint)
+    tokenizer = Tokenizer(
+        checkpoint / "tokenizer.json", final_token=shape.end, max_tokens=max(LENGTHS)
+    )
+    first = len(shape.begin)
+    tokens = [token for text in tokenizer.encode(parity_texts()) for token in text.ids[first:-1]]
+    return [*shape.begin, *islice(cycle(tokens), length - first - 1), shape.end]
 
 
 class Course:
@@ -95,6 +99,7 @@ class Course:
 def main() -> None:
     """Measure, print a table, then one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
+    shape_option(parser)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--peer-seconds", type=float, default=30.0)
     parser.add_argument(
@@ -104,14 +109,19 @@ def main() -> None:
     args = parser.parse_args()
     lengths = sorted(args.lengths or LENGTHS)
     names = args.only or [PIECES, WHOLE, *PEERS]
-    course = Course(gemma3_270m(), names, args.peer_seconds)
+    course = Course(CHECKPOINTS[args.shape](), names, args.peer_seconds)
     before = None
     for length in lengths:
         course.measure(length, before, 1 if length >= ONCE_FROM else args.rounds)
         before = length
     _print(course, names, lengths)
-    result: dict[str, Any] = {**machine(), **versions(*PACKAGES), **_flat(course, lengths)}
-    finish("long_documents", result, keep=not (args.lengths or args.only))
+    result: dict[str, Any] = {
+        **machine(),
+        **versions(*PACKAGES),
+        "shape": args.shape,
+        **_flat(course, lengths),
+    }
+    finish(result_name("long_documents", args.shape), result, keep=not (args.lengths or args.only))
 
 
 def _print(course: Course, names: Sequence[str], lengths: Sequence[int]) -> None:

@@ -30,18 +30,28 @@ class Contender:
     load: Callable[[Path, Path], Embed]
 
 
+# By architecture, as Harrier's tokenizers put them: Gemma's <bos> and <eos>, Qwen's <|endoftext|>.
+_SPECIAL: dict[str, tuple[tuple[int, ...], int]] = {
+    "gemma3_text": ((2,), 1),
+    "qwen3": ((), 151643),
+}
+
+
 @dataclass(frozen=True)
 class Shape:
     """What a contender must know of a checkpoint besides its weights."""
 
     dimension: int
     pad_token: int
+    begin: tuple[int, ...]  # the tokens that every text begins with
+    end: int  # the one that every text ends with
 
 
 def shape_of(checkpoint: Path) -> Shape:
     """Read a checkpoint's config.json."""
     config = json.loads((checkpoint / "config.json").read_text("utf-8"))
-    return Shape(config["hidden_size"], config["pad_token_id"])
+    begin, end = _SPECIAL[config["model_type"]]
+    return Shape(config["hidden_size"], config["pad_token_id"], begin, end)
 
 
 def in_batches(run: Callable[[Ids], Vectors]) -> Embed:

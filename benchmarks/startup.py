@@ -26,12 +26,13 @@ import numpy as np
 from contenders import FAITHFUL_PEERS, OURS, contender
 from contest import say
 from process import EndedError, make_files
+from protocol import shape_of
 from report import finish, machine, print_table, versions
-from standins.gemma3_270m import gemma3_270m
+from shapes import CHECKPOINTS, result_name, shape_option
 
 from harrier_export.texts import parity_texts
 
-PASSAGES, DIMENSION = 10_000, 640
+PASSAGES = 10_000
 OWN = f"{OURS} int8"
 QUESTION = "how do I undo the last commit"
 PROMPT = (
@@ -87,6 +88,7 @@ def wall_seconds(commands: dict[str, list[str]], rounds: int) -> dict[str, float
 def main() -> None:
     """Measure, print a table, then one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
+    shape_option(parser)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--passages", type=int, default=PASSAGES, help="others; nothing is kept")
     parser.add_argument("--only", action="append", metavar="NAME", help="likewise")
@@ -99,7 +101,10 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         commands, absent = _commands(
-            args.only or (OWN, *FAITHFUL_PEERS), Path(scratch), args.passages
+            args.only or (OWN, *FAITHFUL_PEERS),
+            CHECKPOINTS[args.shape](),
+            Path(scratch),
+            args.passages,
         )
         say("searches")
         seconds = wall_seconds(commands, args.rounds)
@@ -108,23 +113,33 @@ def main() -> None:
     print_table(["", "s"], [[name, f"{each:.3f}"] for name, each in seconds.items()])
     for name, reason in absent.items():
         print(f"absent: {name}: {reason}")
-    result: dict[str, Any] = {**machine(), **versions(*PACKAGES), "absent": absent}
+    result: dict[str, Any] = {
+        **machine(),
+        **versions(*PACKAGES),
+        "shape": args.shape,
+        "absent": absent,
+    }
     for name, each in seconds.items():
         result["cold_search_seconds" if name == OWN else f"{_key(name)}_seconds"] = round(each, 3)
     peers = [each for name, each in seconds.items() if name != OWN]
     if OWN in seconds and peers:
         result["nearest_peer_over_ours"] = round(min(peers) / seconds[OWN], 2)
     result["help_over_python_ms"] = round(1000 * (help_seconds["help"] - help_seconds["python"]), 1)
-    finish("startup", result, keep=not args.only and args.passages == PASSAGES)
+    keep = not args.only and args.passages == PASSAGES
+    finish(result_name("startup", args.shape), result, keep=keep)
 
 
 def _commands(
-    names: Sequence[str], folder: Path, passages: int
+    names: Sequence[str], checkpoint: Path, folder: Path, passages: int
 ) -> tuple[dict[str, list[str]], dict[str, str]]:
     """What each contender runs, and who is absent and why."""
-    checkpoint = gemma3_270m()
     vectors = folder / "vectors.npy"
-    np.save(vectors, np.random.default_rng(0).standard_normal((passages, DIMENSION), np.float32))
+    np.save(
+        vectors,
+        np.random.default_rng(0).standard_normal(
+            (passages, shape_of(checkpoint).dimension), np.float32
+        ),
+    )
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(checkpoint / "tokenizer.json"))
