@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -40,17 +41,20 @@ def matmul_nbits(bits: int) -> Contender:
 
             for old in target.parent.glob(f"{checkpoint.name}-fp32-*-matmulnbits{bits}"):
                 shutil.rmtree(old)
-            quantizer = MatMulNBitsQuantizer(
-                str(package / MODEL),
-                bits=bits,
-                block_size=32,
-                is_symmetric=True,
-                # Products of 8-bit integers: by default, every call would expand the weights.
-                accuracy_level=4,
-            )
-            quantizer.process()
-            with whole(target) as folder:
-                quantizer.model.save_model_to_file(str(folder / MODEL), True)
+            with tempfile.TemporaryDirectory(dir=cache()) as scratch:
+                # onnx refuses data with a second hard link, such as packed weights have.
+                graph = shutil.copytree(package, Path(scratch, "fp32")) / MODEL
+                quantizer = MatMulNBitsQuantizer(
+                    str(graph),
+                    bits=bits,
+                    block_size=32,
+                    is_symmetric=True,
+                    # Products of 8-bit integers: by default, every call would expand the weights.
+                    accuracy_level=4,
+                )
+                quantizer.process()
+                with whole(target) as folder:
+                    quantizer.model.save_model_to_file(str(folder / MODEL), True)
         return target
 
     def load(files: Path, checkpoint: Path) -> Embed:
