@@ -180,7 +180,7 @@ def test_export_prints_the_manifest(
     """With --json for programs; without, the facts that matter to a person."""
     target = tmp_path / "package"
     command = ["export", str(tiny_gemma), "-o", str(target), "--no-verify", "--name", "mine"]
-    command += ["--memory", "1GB"]
+    command += ["--memory", "2GB"]
     assert main([*command, "--json"]) == 0
     result = output(capsys)
     assert (result["folder"], result["name"]) == (str(target), "mine")
