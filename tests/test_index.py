@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -247,7 +248,7 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path, tiny_package: Pat
         (folder / f"{i}.txt").write_text(f"note {i}" + " the" * 200, "utf-8")
     path = tmp_path / "index.sqlite"
     command = [*ADD, "--db", str(path), "-m", str(tiny_package), str(folder)]
-    limited = f"ulimit -f 1000; exec {' '.join(command)}"  # blocks of 512 or 1,024 bytes
+    limited = f"ulimit -f 1000; exec {shlex.join(command)}"  # blocks of 512 or 1,024 bytes
     run = subprocess.run(["bash", "-c", limited], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 1, run.stderr
     assert "Free space on the disk" in run.stderr
