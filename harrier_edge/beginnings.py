@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import threading
 from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from harrier_edge.places import write_whole
 
 Past = npt.NDArray[np.float32]
 
@@ -55,15 +56,10 @@ class Beginnings:
         self._remember(beginning, past)
         if self._folder is None:
             return
-        path = self._file(self._folder, beginning)
-        part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
         floats = past.tobytes()
         with contextlib.suppress(OSError):
-            try:
-                part.write_bytes(hashlib.sha256(floats).digest() + floats)
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
+            data = hashlib.sha256(floats).digest() + floats
+            write_whole(self._file(self._folder, beginning), data)
             files = sorted(self._folder.glob(f"*{_ENDING}"), key=lambda file: file.stat().st_mtime)
             for oldest in files[:-KEPT]:
                 oldest.unlink(missing_ok=True)

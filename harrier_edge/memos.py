@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 
-from harrier_edge.places import cache_folder
+from harrier_edge.places import cache_folder, write_whole
 
 T = TypeVar("T")
 
@@ -26,14 +25,12 @@ def remember(kind: str, about: Path, value: object) -> None:
     What is noted already is not written again: every search notes its index.
     """
     memo = _memo(kind, about)
-    part = memo.with_name(f"{memo.name}.{os.getpid()}")
     data = msgspec.json.encode(value)
     with contextlib.suppress(OSError):
         if memo.exists() and memo.read_bytes() == data:
             return
         memo.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(data)
-        part.replace(memo)
+        write_whole(memo, data)
 
 
 def recall(kind: str, about: Path, form: type[T]) -> T | None:

@@ -1,9 +1,10 @@
-"""Where things are kept: the cache folder, the settings and the index file."""
+"""Where things are kept, and how a small file gets there: the cache, the settings, the index."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import platformdirs
@@ -20,6 +21,16 @@ def cache_folder() -> Path:
 def settings_file() -> Path:
     """`harrier-edge/settings.json` in the user's folder of settings."""
     return platformdirs.user_config_path("harrier-edge", False) / "settings.json"
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all, whoever else writes it. Raises OSError."""
+    part = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def lacking_space(folder: Path, needed: int) -> str:

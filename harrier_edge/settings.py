@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from harrier_edge.errors import SettingsError
-from harrier_edge.places import settings_file
+from harrier_edge.places import settings_file, write_whole
 
 
 class Settings(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
@@ -32,11 +32,9 @@ def read_settings() -> Settings:
 def write_settings(settings: Settings) -> None:
     """Store what is chosen from now on. Raises SettingsError where that cannot be written."""
     path = settings_file()
-    part = path.with_name(f"{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(msgspec.json.format(msgspec.json.encode(settings)) + b"\n")
-        part.replace(path)
+        write_whole(path, msgspec.json.format(msgspec.json.encode(settings)) + b"\n")
     except OSError as error:
         raise SettingsError(
             f"{path}: cannot be written: {error.strerror}. Check its permissions."
