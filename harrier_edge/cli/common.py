@@ -11,8 +11,6 @@ from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harrier_edge.budget import amount
-
 if TYPE_CHECKING:
     from harrier_edge.index import Index
     from harrier_edge.updating import UpdateReport
@@ -110,6 +108,8 @@ def counted(counts: Mapping[str, int]) -> str:
 
 def byte_size(text: str) -> int:
     """Bytes, as an argument says them: 2GB, 500MiB."""
+    from harrier_edge.budget import amount  # not for `--help`, which is to come at once
+
     nbytes = amount(text)
     if not nbytes:
         raise argparse.ArgumentTypeError(f"{text!r}; wanted an amount such as 512MB, 1.5GB, 800MiB")
