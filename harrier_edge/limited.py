@@ -44,7 +44,7 @@ class LimitedSession(Session):
         self._batch_bytes = max(taken, BATCH_TOKENS * self.dimension * _FLOAT_BYTES)
         self._require(self._batch_bytes, "a batch")
         both = loaded - before + self._threads * self._batch_bytes
-        self._has_room_for_both = self._budget.room() >= both
+        self._has_room_for_both = self._once or self._budget.room() >= both
         self._longest = self._one_pass_tokens
         self._batch_tokens = BATCH_TOKENS  # of the widest batch that is to come
 
@@ -130,7 +130,7 @@ class LimitedSession(Session):
 
     def _single(self) -> onnxruntime.InferenceSession:
         with self._loading:
-            if not self._has_room_for_both and not self._once:
+            if not self._has_room_for_both:
                 self._whole = None
             return super()._single()
 

@@ -73,9 +73,9 @@ class Session:
         another: for weights of which a second copy might not fit. Without `padding`, only texts of
         one length share a batch; without `batching` none do. Token ids from `vocab_size` on are
         refused. `providers` are ONNX Runtime's, with or without "ExecutionProvider" (default: CPU).
-        Raises UsageError for a provider that is not
-        installed or a thread count below 1, and PackageError for a graph that does not load, or has
-        other inputs, output or dimension than a package's.
+        Raises UsageError for a provider that is not installed or a thread count below 1, and
+        PackageError for a graph that does not load, or has other inputs, output or dimension than a
+        package's.
         """
         self._threads = available_cores() if threads is None else threads
         if self._threads < 1:
@@ -181,7 +181,7 @@ class Session:
         """Embed one text in one pass, through either graph."""
         feeds = _padded([text], self._pad_token)
         if session.get_inputs()[1].name == "past":
-            feeds = {"input_ids": feeds["input_ids"], "past": self._no_past(session)}
+            feeds = {"input_ids": feeds["input_ids"], "past": _no_past(session)}
         vectors: Vectors = session.run([OUTPUT], feeds, options)[0]
         self._forget_table(len(text))
         return vectors
@@ -212,22 +212,16 @@ class Session:
         self._refuse_unknown([text])
         session = self._all_threads()
         vectors: Vectors
-        pair, one, heads, _, size = session.get_inputs()[1].shape
-        past = self._beginnings.find(tuple(beginning), (pair, one, heads, start, size))
+        past = self._beginnings.find(tuple(beginning), _past_shape(session, start))
         if past is None:
             # Not run by itself: its last token would be a text's last, which is rounded otherwise.
-            feeds = {"input_ids": _row(text), "past": self._no_past(session)}
+            feeds = {"input_ids": _row(text), "past": _no_past(session)}
             vectors, present = session.run([OUTPUT, "present"], feeds)
             self._beginnings.keep(tuple(beginning), present[..., :start, :].copy())
         else:
             feeds = {"input_ids": _row(text[start:]), "past": past}
             (vectors,) = session.run([OUTPUT], feeds)
         return vectors
-
-    @staticmethod
-    def _no_past(session: onnxruntime.InferenceSession) -> Vectors:
-        pair, batch, heads, _, size = session.get_inputs()[1].shape
-        return np.empty((pair, batch, heads, 0, size), np.float32)
 
     def run_many(
         self,
@@ -385,6 +379,16 @@ def token_batches(
             count = sum(lengths[row] == lengths[order[start]] for row in following)
         yield order[start : start + count]
         start += count
+
+
+def _past_shape(session: onnxruntime.InferenceSession, tokens: int) -> tuple[int, ...]:
+    """That of the keys and values of `tokens` tokens of one text."""
+    pair, one, heads, _, size = session.get_inputs()[1].shape
+    return pair, one, heads, tokens, size
+
+
+def _no_past(session: onnxruntime.InferenceSession) -> Vectors:
+    return np.empty(_past_shape(session, 0), np.float32)
 
 
 def _row(text: Sequence[int]) -> npt.NDArray[np.int64]:
