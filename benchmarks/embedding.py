@@ -11,18 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 from contenders import OURS, PEERS
 from contest import Contest, say
 from protocol import Shape, shape_of
-from report import finish, machine, print_table, versions
+from report import finish, flat_key, machine, print_table, versions
 from roofline import Roofline, linear_weights
-from shapes import random_0_6b
-from standins.gemma3_270m import gemma3_270m
+from shapes import CHECKPOINTS, TRAINED, result_name, shape_option
 
 from harrier_edge.tokens import Tokenizer
 from harrier_export import reference
@@ -38,32 +35,12 @@ PACKAGES = ("onnxruntime", "torch", "transformers", "sentence-transformers", "op
 OTHER_PACKAGES = ("llama-cpp-python", "fastembed")
 
 
-@dataclass(frozen=True)
-class Course:
-    """A checkpoint, and who runs on it."""
-
-    result: str  # the file that keeps it
-    checkpoint: Callable[[], Path]
-    names: Sequence[str]
-    trained: bool  # else its vectors say nothing
-
-
-COURSES = {
-    "270m": Course(
-        "embedding",
-        gemma3_270m,
-        [*(f"{OURS} {precision}" for precision in PRECISIONS), *PEERS],
-        trained=True,
-    ),
-    "0.6b": Course(
-        "embedding-0.6b",
-        random_0_6b,
-        [
-            *(f"{OURS} {precision}" for precision in ("fp32", "int8")),
-            *(name for name in PEERS if name.startswith(("sentence-transformers", "MatMulNBits"))),
-        ],
-        trained=False,
-    ),
+NAMES: dict[str, list[str]] = {
+    TRAINED: [*(f"{OURS} {precision}" for precision in PRECISIONS), *PEERS],
+    "0.6b": [
+        *(f"{OURS} {precision}" for precision in ("fp32", "int8")),
+        *(name for name in PEERS if name.startswith(("sentence-transformers", "MatMulNBits"))),
+    ],
 }
 
 
@@ -123,7 +100,7 @@ def over_roofline(figures: dict[str, Any], config: dict[str, Any], rate: float) 
 def main() -> None:
     """Measure, print a table, then one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shape", choices=sorted(COURSES), default="270m")
+    shape_option(parser)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
         "--seconds", type=float, default=1.5, help="a contender's time for a length and round"
@@ -132,8 +109,8 @@ def main() -> None:
         "--only", action="append", metavar="NAME", help="some contenders; nothing is kept"
     )
     args = parser.parse_args()
-    course = COURSES[args.shape]
-    checkpoint = course.checkpoint()
+    trained = args.shape == TRAINED  # else its vectors say nothing
+    checkpoint = CHECKPOINTS[args.shape]()
     shape = shape_of(checkpoint)
     config = json.loads((checkpoint / "config.json").read_text("utf-8"))
     tokenizer = Tokenizer(
@@ -142,7 +119,7 @@ def main() -> None:
     texts = [text.ids for text in tokenizer.encode(parity_texts())]
     tokens = [token for text in texts for token in text[len(shape.begin) : -1]]
 
-    contest = Contest(checkpoint, args.only or course.names, args.rounds, args.seconds)
+    contest = Contest(checkpoint, args.only or NAMES[args.shape], args.rounds, args.seconds)
     contest.prepare(lambda length: windows(tokens, length, shape), DOCUMENT_LENGTHS)
     contest.load()
     contest.queries(windows(tokens, QUERY_TOKENS, shape))
@@ -150,7 +127,7 @@ def main() -> None:
     for length in DOCUMENT_LENGTHS:
         contest.documents(windows(tokens, length, shape), length, roofline.measure)
     contest.memory()
-    if course.trained:
+    if trained:
         say("transformers in float32 embeds the parity texts, then all contenders do")
         some = texts[::EVERY]
         wanted = reference.transformers_vectors(checkpoint, some, lambda done: None)
@@ -158,7 +135,7 @@ def main() -> None:
     contest.close()
 
     figures, rates = contest.figures, roofline.rates()
-    _print(contest, course)
+    _print(contest, trained=trained)
     summary = {
         **ratios(figures),
         **over_roofline(figures, config, max(rates.values())),
@@ -166,17 +143,18 @@ def main() -> None:
         **{f"roofline_gops_{rows}": round(rate / 1e9) for rows, rate in rates.items()},
         "absent": contest.absent,
     }
-    flat = {_key(name): value for name, value in figures.items()}
+    flat = {flat_key(name): value for name, value in figures.items()}
     used = versions(*PACKAGES, *OTHER_PACKAGES)
     measured = {"shape": args.shape, "rounds": args.rounds}
-    finish(course.result, {**machine(), **used, **measured, **summary, **flat}, keep=not args.only)
+    result = {**machine(), **used, **measured, **summary, **flat}
+    finish(result_name("embedding", args.shape), result, keep=not args.only)
 
 
-def _print(contest: Contest, course: Course) -> None:
+def _print(contest: Contest, *, trained: bool) -> None:
     columns = [
         *(f"tokens/s at {length}" for length in DOCUMENT_LENGTHS),
         *("query p50 ms", "query p99 ms", "load s", "rss mb", "peak mb", "disk mb"),
-        *(("mean cosine", "min cosine") if course.trained else ()),
+        *(("mean cosine", "min cosine") if trained else ()),
     ]
     figures = contest.figures
     rows = [
@@ -186,12 +164,6 @@ def _print(contest: Contest, course: Course) -> None:
     print_table(["", *columns], rows)
     for name, reason in contest.absent.items():
         print(f"absent: {name}: {reason}")
-
-
-def _key(name: str) -> str:
-    """ "harrier-edge int8, tokens/s at 256" -> "harrier_edge_int8_tokens_s_at_256"."""
-    words = "".join(letter if letter.isalnum() else " " for letter in name).split()
-    return "_".join(words)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from contenders import FAITHFUL_PEERS, OURS
 from contest import say
 from long_documents import document
 from process import EndedError, Process, make_files
-from report import finish, machine, print_table, versions
+from report import finish, flat_key, machine, print_table, versions
 from shapes import CHECKPOINTS, result_name, shape_option
 
 COUNTS = (1, 8, 32, 128)  # of documents, one batch a time
@@ -111,12 +111,8 @@ def main() -> None:
         result |= {f"{name}_{what}": value for what, value in seen.items()}
     for name, seen in figures.items():
         for what, value in seen.items():
-            result[_key(what if name == OWN else f"{name} {what}")] = value
+            result[flat_key(what if name == OWN else f"{name} {what}")] = value
     finish(result_name("memory", args.shape), result, keep=not (args.counts or args.only))
-
-
-def _key(name: str) -> str:
-    return "_".join("".join(letter if letter.isalnum() else " " for letter in name).split())
 
 
 if __name__ == "__main__":

@@ -30,6 +30,10 @@ class Contender:
     load: Callable[[Path, Path], Embed]
 
 
+# What queries begin with: the models' own `web_search_query`.
+PROMPT = (
+    "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "
+)
 # By architecture, as Harrier's tokenizers put them: Gemma's <bos> and <eos>, Qwen's <|endoftext|>.
 _SPECIAL: dict[str, tuple[tuple[int, ...], int]] = {
     "gemma3_text": ((2,), 1),

@@ -20,9 +20,9 @@ from contenders import CACHED, FAITHFUL_PEERS, OURS
 from contest import say
 from long_documents import document
 from process import EndedError, Process, make_files
-from protocol import shape_of
+from protocol import PROMPT, shape_of
 from real_queries import real_queries, scripts
-from report import finish, machine, print_table, versions
+from report import finish, flat_key, machine, print_table, versions
 from shapes import CHECKPOINTS, result_name, shape_option
 
 from harrier_edge.package import open_package
@@ -34,9 +34,6 @@ from harrier_export.parity import row_cosines
 TOKENS, QUERIES = 24, 10
 LENGTHS = (22, 24, 32, 48, 64)  # of ours; longer ones go without what is kept
 OWN, UNCACHED = f"{CACHED} int8", f"{OURS} int8"
-PROMPT = (
-    "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "
-)
 PACKAGES = ("onnxruntime", "torch", "transformers", "sentence-transformers", "llama-cpp-python")
 
 
@@ -97,7 +94,7 @@ def main() -> None:
         "shape": args.shape,
         "absent": absent,
     }
-    result |= {f"{_key(name)}_p50_ms": round(ms, 3) for name, ms in p50.items()}
+    result |= {f"{flat_key(name)}_p50_ms": round(ms, 3) for name, ms in p50.items()}
     peers = [p50[name] for name in FAITHFUL_PEERS if name in p50]
     if OWN in p50:
         result["p50_ms"] = round(p50[OWN], 3)
@@ -154,10 +151,6 @@ def _agreement(processes: dict[str, Process], texts: Sequence[list[int]]) -> flo
         processes[name].run(list(texts), 1, vectors=True)["vectors"] for name in (OWN, UNCACHED)
     ]
     return float(row_cosines(*rows).min())
-
-
-def _key(name: str) -> str:
-    return "_".join("".join(letter if letter.isalnum() else " " for letter in name).split())
 
 
 if __name__ == "__main__":

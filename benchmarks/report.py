@@ -53,6 +53,11 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None
         print("  ".join([name.ljust(widths[0]), *padded]))
 
 
+def flat_key(name: str) -> str:
+    """ "harrier-edge int8, tokens/s at 256" -> "harrier_edge_int8_tokens_s_at_256"."""
+    return "_".join("".join(letter if letter.isalnum() else " " for letter in name).split())
+
+
 def finish(name: str, result: dict[str, Any], *, keep: bool = True) -> None:
     """Print the result as one JSON line and keep it as results/NAME.json."""
     text = json.dumps(result, ensure_ascii=False)

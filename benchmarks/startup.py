@@ -26,8 +26,8 @@ import numpy as np
 from contenders import FAITHFUL_PEERS, OURS, contender
 from contest import say
 from process import EndedError, make_files
-from protocol import shape_of
-from report import finish, machine, print_table, versions
+from protocol import PROMPT, shape_of
+from report import finish, flat_key, machine, print_table, versions
 from shapes import CHECKPOINTS, result_name, shape_option
 
 from harrier_export.texts import parity_texts
@@ -35,9 +35,6 @@ from harrier_export.texts import parity_texts
 PASSAGES = 10_000
 OWN = f"{OURS} int8"
 QUESTION = "how do I undo the last commit"
-PROMPT = (
-    "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery: "
-)
 PACKAGES = ("onnxruntime", "torch", "transformers", "sentence-transformers", "llama-cpp-python")
 COMMAND = str(Path(sys.executable).with_name("harrier-edge"))
 
@@ -120,7 +117,9 @@ def main() -> None:
         "absent": absent,
     }
     for name, each in seconds.items():
-        result["cold_search_seconds" if name == OWN else f"{_key(name)}_seconds"] = round(each, 3)
+        result["cold_search_seconds" if name == OWN else f"{flat_key(name)}_seconds"] = round(
+            each, 3
+        )
     peers = [each for name, each in seconds.items() if name != OWN]
     if OWN in seconds and peers:
         result["nearest_peer_over_ours"] = round(min(peers) / seconds[OWN], 2)
@@ -165,10 +164,6 @@ def _commands(
         else:
             commands[name] = command
     return commands, absent
-
-
-def _key(name: str) -> str:
-    return "_".join("".join(letter if letter.isalnum() else " " for letter in name).split())
 
 
 if __name__ == "__main__":
