@@ -154,7 +154,9 @@ def embedded(folder: Path, table: Float32, sensitivity: Float32, bits: int) -> F
     with WeightFiles(folder / "model.onnx_data") as weights:
         graph = GraphBuilder(weights)
         ids = graph.input("ids", INT64, ["n"])
-        rows = BlockEmbedding(bits, 32).write(graph, ids, tensor, 2.0, lambda: sensitivity)
+        rows = BlockEmbedding(bits, 32).write(
+            graph, ids, tensor, 2.0, lambda: np.diag(np.square(sensitivity))
+        )
         graph.output(rows, "rows", FLOAT, ["n", table.shape[1]])
         graph.save(folder / "model.onnx")
     session = onnxruntime.InferenceSession(str(folder / "model.onnx"))

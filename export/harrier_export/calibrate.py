@@ -11,7 +11,7 @@ moments by which its weights are rounded (`rounding`).
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from harrier_export.precision import float_format
 from harrier_export.precision.float32 import FloatLinear
 from harrier_export.precision.formats import Last, Rows
 from harrier_export.rounding import feedback
+from harrier_export.sensitivity import Run, choose_probes, measure_sensitivity
 from harrier_export.smoothing import smooth
 from harrier_export.weights import WeightFiles
 
@@ -109,6 +110,7 @@ class Calibration:
         self._architecture = architecture
         self._scratch = scratch
         self._on_layer = on_layer
+        self._texts = texts
         texts = [*texts, *_beginnings(texts)]
         # Whether every text begins with the same token, whose keys and values never change then.
         self._has_first = {text[0] for text in texts} == {decoder.bos_token}
@@ -120,6 +122,32 @@ class Calibration:
         self._layer = -1
         self._adjusted: dict[str, Tensor] = {}
         self._first_token: dict[str, Float32] = {}
+
+    def sensitivity(self) -> Float32:
+        """What an error e (hidden,) in a token's embedding costs: e @ this (hidden, hidden) @ e."""
+        d = self._decoder
+        norm = self._checkpoint.tensor("norm.weight", d.hidden_size).array()
+        weight = norm + np.float32(self._architecture.norm_offset)
+
+        def layers() -> Iterator[Run]:
+            for i in range(len(d.layers)):
+                folder = self._scratch / f"probe-{i}"
+                folder.mkdir(parents=True)
+                yield _LayerRun(folder, self, i).probe
+                shutil.rmtree(folder, ignore_errors=True)
+
+        def pool(states: Float32) -> Float32:
+            rows = states * weight  # the norm's own factor is lost with the length
+            vectors: Float32 = rows / np.sqrt(np.square(rows).sum(-1, keepdims=True))
+            return vectors
+
+        return measure_sensitivity(
+            choose_probes(self._texts),
+            lambda token: token == d.final_token or (self._has_first and token == d.bos_token),
+            lambda ids: self._embedded(np.array(ids, np.int64)),
+            layers(),
+            pool,
+        )
 
     def adjust(self, tensor: Tensor) -> Tensor:
         """`tensor` as it should be quantized. Layers must be asked for in their order."""
@@ -171,7 +199,7 @@ class Calibration:
     def _run(self, folder: Path) -> dict[str, _Inputs]:
         """Bring all states through the layer: what entered its products, by the first weight."""
         folder.mkdir()
-        run = _LayerRun(folder, self)
+        run = _LayerRun(folder, self, self._layer)
         seen: dict[str, _Inputs] = {}
         for at, batch in enumerate(self._batches):
             state, inputs = run(batch, np.load(self._state(at)))
@@ -187,15 +215,20 @@ class Calibration:
         return self._scratch / f"states-{at}.npy"
 
     def _embed(self) -> None:
-        """Write the states before the first layer; the table is read in blocks, by the tokens."""
+        """Write the states before the first layer."""
+        self._scratch.mkdir(parents=True, exist_ok=True)
+        for at, batch in enumerate(self._batches):
+            np.save(self._state(at), self._embedded(batch.ids))
+
+    def _embedded(self, ids: npt.NDArray[np.int64]) -> Float32:
+        """The states of ids (texts, tokens) before the first layer; only their rows are read."""
         d = self._decoder
         table = self._checkpoint.tensor("embed_tokens.weight", d.vocab_size, d.hidden_size)
         scale = np.float32(self._architecture.embedding_scale(d))
-        self._scratch.mkdir(parents=True, exist_ok=True)
-        for at, batch in enumerate(self._batches):
-            known, which = np.unique(batch.ids, return_inverse=True)
-            rows = np.concatenate([table.rows(slice(i, i + 1)) for i in known]) * scale
-            np.save(self._state(at), rows[which.reshape(batch.ids.shape)])
+        known, which = np.unique(ids, return_inverse=True)
+        rows = np.concatenate([table.rows(slice(i, i + 1)) for i in known]) * scale
+        states: Float32 = rows[which.reshape(ids.shape)]
+        return states
 
     def _adjust_layer(self, layer: _AdjustedLayer, seen: dict[str, _Inputs]) -> None:
         """Smooth what enters each product of a layer, then learn how to round its weights."""
@@ -254,15 +287,15 @@ class Calibration:
                 for name in (f"{a}.k_proj", f"{a}.v_proj")
             }
 
-    def layer_graph(self, graph: GraphBuilder, taps: FloatLinear) -> None:
-        """Write the current layer in float32, with what enters its products as outputs."""
-        form = float_format(taps)
+    def layer_graph(self, graph: GraphBuilder, layer: int, linear: FloatLinear) -> None:
+        """Write a layer in float32, its products as `linear` writes them."""
+        form = float_format(linear)
         builder = DecoderBuilder(
             graph, self._checkpoint, self._decoder, form, self._architecture.norm_offset
         )
         shape: list[str | int] = ["batch", "sequence", self._decoder.hidden_size]
         state = Rows(graph.input("state", FLOAT, shape))
-        state = self._architecture.layer(builder, state, self._layer)
+        state = self._architecture.layer(builder, state, layer)
         graph.output(state.settled(graph), "next_state", FLOAT, shape)
 
 
@@ -321,11 +354,11 @@ class _AdjustedLayer:
 class _LayerRun:
     """One float32 layer in ONNX Runtime."""
 
-    def __init__(self, folder: Path, calibration: Calibration) -> None:
+    def __init__(self, folder: Path, calibration: Calibration, layer: int) -> None:
         taps = _Taps()
         with WeightFiles(folder / "layer.onnx_data") as weights:
             graph = GraphBuilder(weights)
-            calibration.layer_graph(graph, taps)
+            calibration.layer_graph(graph, layer, taps)
             graph.save(folder / "layer.onnx")
         self._names = taps.names
         options = onnxruntime.SessionOptions()
@@ -337,6 +370,13 @@ class _LayerRun:
         feeds = {"input_ids": batch.ids, "attention_mask": batch.mask, "state": state}
         following, *inputs = self._session.run(["next_state", *self._names], feeds)
         return following, dict(zip(self._names, inputs, strict=True))
+
+    def probe(self, texts: Sequence[Sequence[int]], state: Float32) -> Float32:
+        """The next state of texts (token ids) of one length."""
+        ids = np.array(texts, np.int64)
+        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "state": state}
+        following: Float32 = self._session.run(["next_state"], feeds)[0]
+        return following
 
 
 class _Inputs:

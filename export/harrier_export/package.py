@@ -236,6 +236,7 @@ def _format(decoder: Decoder, options: ExportOptions) -> PrecisionFormat:
         asymmetric=options.asymmetric,
         embedding=options.embedding,
         embedding_block_size=options.embedding_block_size,
+        calibrate=options.calibrate,
     )
 
 

@@ -198,4 +198,4 @@ def _no_rows() -> TokenRows:
 
 def _alike(columns: int) -> Float32:
     """No column of the table weighs more than another, as far as is known."""
-    return np.ones(columns, np.float32)
+    return np.eye(columns, dtype=np.float32)

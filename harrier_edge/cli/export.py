@@ -29,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a zero point for each block, too (default: at 4 bits)",
     )
     parser.add_argument(
-        "--embedding", metavar="PRECISION", help="of the embedding table: fp32, int8 or int4"
+        "--embedding",
+        metavar="PRECISION",
+        help="of the embedding table: fp32, int8, int7, int6, int5, int4",
     )
     parser.add_argument("--embedding-block-size", type=int, default=32, metavar="N")
     parser.add_argument(

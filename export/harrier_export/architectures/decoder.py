@@ -18,6 +18,8 @@ from harrier_export.graph import FLOAT, INT32, INT64, MICROSOFT, GraphBuilder
 from harrier_export.precision import PrecisionFormat, Rows
 from harrier_export.precision.formats import TokenRows
 
+_UNSEEN = 0.1  # how much norms tell of an embedding's sensitivity, for each measured part
+
 
 @dataclass(frozen=True)
 class Rope:
@@ -70,6 +72,9 @@ class Calibrated(Protocol):
 
     def adjust(self, tensor: Tensor) -> Tensor:
         """A tensor as it should be quantized."""
+
+    def sensitivity(self) -> Float32:
+        """What an error e (hidden,) in a token's embedding costs: e @ this (hidden, hidden) @ e."""
 
     def first_token(self, name: str) -> Float32 | None:
         """What the weight `name` makes of the token that begins every text, if there is one."""
@@ -132,15 +137,19 @@ class DecoderBuilder:
         return Rows(self._put(value, last, final, exact, table.name))
 
     def _sensitivity(self) -> Float32:
-        """How much the layers make of an error in each column of their input: (hidden,).
+        """What an error e (hidden,) in an embedding costs: e @ this (hidden, hidden) @ e.
 
-        The root mean square of the weights of the norms through which they read it.
+        The mean square of the weights of the norms through which layers read their input. Where it
+        is to be measured, what calibration measured, and this in directions of which it saw little.
+        Both have a mean diagonal of 1.
         """
         d = self.decoder
         names = [f"layers.{i}.input_layernorm.weight" for i in range(len(d.layers))]
         norms = [self.checkpoint.tensor(name, d.hidden_size).array() for name in names]
-        weights = np.stack(norms) + np.float32(self.norm_offset)
-        sensitivity: Float32 = np.sqrt(np.square(weights).mean(0))
+        weights = np.square(np.stack(norms) + np.float32(self.norm_offset)).mean(0)
+        sensitivity: Float32 = np.diag(weights / np.float32(max(weights.mean(), 1e-30)))
+        if self.calibration and self.precision.embedding.measured:
+            sensitivity = self.calibration.sensitivity() + np.float32(_UNSEEN) * sensitivity
         return sensitivity
 
     def layer(self, index: int) -> str:

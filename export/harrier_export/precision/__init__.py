@@ -11,6 +11,7 @@ from typing import Literal, cast
 
 from harrier_edge.errors import UsageError
 from harrier_export.precision.blocks import BlockEmbedding, BlockLinear, ExpandedLinear
+from harrier_export.precision.directions import DirectionsEmbedding
 from harrier_export.precision.float32 import FloatEmbedding, FloatLinear
 from harrier_export.precision.formats import (
     EmbeddingFormat,
@@ -36,7 +37,9 @@ __all__ = [
 
 PRECISIONS = ("fp32", "int8", "int8-block", "int4")
 TERNARY_PRECISIONS = ("fp32", "int8", "ternary")  # of a BitNet model, all with the same bits
-_EMBEDDINGS = ("fp32", "int8", "int4")
+# Shares of a table's directions that have 8 and 6 bits; the others have 4.
+_DIRECTIONS = {"int7": (0.7, 0.3), "int6": (0.1, 0.9), "int5": (0.2, 0.2)}
+_EMBEDDINGS = ("fp32", "int8", *_DIRECTIONS, "int4")
 
 # The share of the layers that is written finer, which takes much of the error away. On the
 # Gemma-3-270M stand-in, mean cosine over the parity texts: int8-block 0.9974 -> 0.9991, int4
@@ -65,13 +68,16 @@ def precision_format(
     asymmetric: bool | None = None,
     embedding: str | None = None,
     embedding_block_size: int = 32,
+    calibrate: bool = True,
 ) -> PrecisionFormat:
     """The format called `name` for a decoder of `layers` layers, with its options.
 
     `block_size`, of int8-block and int4, is the number of weights that share a scale, a power of 2
     from 16 to 256 (by default 32 at 8 bits, 16 at 4); an `asymmetric` block has a zero point too
     (by default at 4 bits). `embedding` is the precision of the embedding table: by default fp32
-    for fp32 and int8 for the others.
+    for fp32 and int8 for the others, in blocks of `embedding_block_size` columns. Where the
+    precision has calibration and `calibrate` holds, int7, int6 and int5 have about so many bits a
+    weight in the directions in which an error costs most.
 
     The first layers are finer, since what they round goes through all the others: the first
     ninth of an int8 model has two 8-bit terms for the activations of every token, the first third
@@ -89,6 +95,8 @@ def precision_format(
         block_size = 16 if name == "int4" else 32
     _check_block_size(block_size)
     early = round(layers * _EARLY.get(name, 0))
+    calibrated = name in ("int8", "int4")
+    directed = calibrated and calibrate
     linear: LinearFormat
     early_linear: LinearFormat
     if name == "int8":
@@ -108,9 +116,9 @@ def precision_format(
         linear,
         early_linear,
         early,
-        _embedding_format(name, embedding, embedding_block_size),
+        _embedding_format(name, embedding, embedding_block_size, directed=directed),
         _FLOORS[name],
-        calibrated=name in ("int8", "int4"),
+        calibrated=calibrated,
         smoothed=name == "int8",  # blocks have scales enough of their own
     )
 
@@ -144,14 +152,23 @@ def ternary_format(
     return PrecisionFormat(name, linear, linear, 0, table, _TERNARY_FLOOR)
 
 
-def _embedding_format(name: str, embedding: str | None, block_size: int) -> EmbeddingFormat:
+def _embedding_format(
+    name: str, embedding: str | None, block_size: int, *, directed: bool = False
+) -> EmbeddingFormat:
     """How the precision `name` writes the table, if not told otherwise by `embedding`."""
     embedding = embedding or ("fp32" if name == "fp32" else "int8")
     _check_known("embedding precision", embedding, _EMBEDDINGS)
     _check_block_size(block_size)
     if embedding == "fp32":
         return FloatEmbedding()
-    return BlockEmbedding({"int8": 8, "int4": 4}[embedding], block_size)
+    if embedding not in _DIRECTIONS:
+        return BlockEmbedding({"int8": 8, "int4": 4}[embedding], block_size)
+    if not directed:
+        raise UsageError(
+            f"embedding precision {embedding!r} needs calibration, as int8 and int4 have it; "
+            "wanted another embedding precision, or an export with calibration."
+        )
+    return DirectionsEmbedding(*_DIRECTIONS[embedding])
 
 
 def _check_known(what: str, value: str, known: Sequence[str]) -> None:

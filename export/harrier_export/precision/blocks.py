@@ -131,6 +131,7 @@ class BlockEmbedding:
     bits: int
     block_size: int
     exact: bool = False
+    measured: bool = False
 
     @property
     def description(self) -> str:
@@ -151,7 +152,8 @@ class BlockEmbedding:
                 f"the embedding table has {table.shape[1]} columns, no multiple of the block size "
                 f"{self.block_size}. Choose another --embedding-block-size, or --embedding fp32."
             )
-        divisor = self._divisor(table.rows(table.blocks(_SAMPLE)[0]), sensitivity())
+        weighs = np.sqrt(np.diag(sensitivity()))
+        divisor = self._divisor(table.rows(table.blocks(_SAMPLE)[0]), weighs)
         packed, scales = _store(
             graph,
             table.name,

@@ -136,10 +136,11 @@ def dequantize(q: Quantized, bits: int) -> Float32:
 
 
 def pack(codes: Bytes, bits: int) -> Bytes:
-    """Two 4-bit codes a byte, the earlier one in the low half; 8-bit codes as they are."""
-    if bits == 8:
-        return codes
-    if codes.shape[-1] % 2:
-        codes = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, 1)])
-    low, high = codes[..., ::2], codes[..., 1::2]
-    return (low | high << 4).astype(np.uint8)
+    """Codes of 2, 4 or 8 bits along the last axis in bytes, the earlier ones in the low bits."""
+    each = 8 // bits
+    if short := -codes.shape[-1] % each:
+        codes = np.pad(codes, [(0, 0)] * (codes.ndim - 1) + [(0, short)])
+    packed = codes[..., ::each].copy()
+    for i in range(1, each):
+        packed |= codes[..., i::each] << np.uint8(bits * i)
+    return packed

@@ -38,6 +38,7 @@ class FloatEmbedding:
 
     description: str = "float32"
     exact: bool = True
+    measured: bool = False
 
     def write(
         self,

@@ -63,6 +63,10 @@ class EmbeddingFormat(Protocol):
         """Whether rows come back as they were."""
 
     @property
+    def measured(self) -> bool:
+        """Whether sensitivity is to be measured, which takes time."""
+
+    @property
     def description(self) -> str:
         """For the manifest."""
 
@@ -76,7 +80,7 @@ class EmbeddingFormat(Protocol):
     ) -> str:
         """The rows of `table` (vocabulary, hidden) at `ids` (…), times `scale`: (…, hidden).
 
-        `sensitivity()` (hidden,) is what an error in a column weighs.
+        An error e (hidden,) of a row costs e @ `sensitivity()` (hidden, hidden) @ e.
         """
 
 
