@@ -331,6 +331,25 @@ def test_a_sound_tokenizer_is_not_touched(tiny_gemma: Path, tmp_path: Path) -> N
     assert written.encode("a long word").ids == tokenizer.encode("a long word").ids
 
 
+def test_merges_are_written_in_the_shorter_form_if_it_means_the_same(
+    tiny_gemma: Path, tmp_path: Path
+) -> None:
+    """As `"t h"`, read back to the same tokenizer; a token that holds a space forbids it."""
+    source, target = tmp_path / "tokenizer.json", tmp_path / "out.json"
+    data = json.loads((tiny_gemma / "tokenizer.json").read_text("utf-8"))
+    source.write_text(json.dumps(data), "utf-8")
+    write_tokenizer(source, target, 1)
+    assert json.loads(target.read_text("utf-8"))["model"]["merges"][0] == "t h"
+    wanted = json.loads(Tokenizer.from_file(str(source)).to_str())["model"]
+    assert json.loads(Tokenizer.from_file(str(target)).to_str())["model"] == wanted
+
+    data["model"]["vocab"] |= {" ": 300, "t ": 301}
+    data["model"]["merges"].append(["t", " "])
+    source.write_text(json.dumps(data), "utf-8")
+    write_tokenizer(source, target, 1)
+    assert json.loads(target.read_text("utf-8"))["model"]["merges"] == data["model"]["merges"]
+
+
 def test_added_tokens_without_a_row_are_taken_out(tiny_gemma: Path, tmp_path: Path) -> None:
     """Their names become plain text, as Gemma's sign for images does in a model without a row."""
     tokenizer = Tokenizer.from_file(str(tiny_gemma / "tokenizer.json"))
