@@ -162,7 +162,7 @@ class BlockEmbedding:
             self.bits,
             self.block_size,
             asymmetric=False,
-            flat=True,
+            gathered=True,
             divisor=divisor,
         )
         rows = graph.node(
@@ -175,8 +175,9 @@ class BlockEmbedding:
             block_size=self.block_size,
             gather_axis=0,
             quantize_axis=1,
-            name="embedding",
+            name="embedding.half",
         )
+        rows = graph.node("Cast", rows, to=FLOAT, name="embedding")
         if divisor is None:
             return rows
         columns = graph.weight(f"{table.name}.columns", divisor)
@@ -210,19 +211,21 @@ def _store(
     bits: int,
     block_size: int,
     asymmetric: bool,
-    flat: bool = False,
+    gathered: bool = False,
     divisor: Float32 | None = None,
 ) -> list[str]:
     """A tensor's codes, its scales and, if asymmetric, its zero points, as weights.
 
-    Its columns are divided by `divisor` first.
+    Its columns are divided by `divisor` first. What is `gathered` by rows has its codes flat, and
+    its scales in half precision, as MatMulNBits cannot have them beside float32 activations.
     """
     rows, columns = tensor.shape
     blocks = -(-columns // block_size)
     width = block_size * bits // 8
+    precise = np.float16 if gathered else np.float32
     group = [
-        Weight(name, np.uint8, (rows, blocks * width) if flat else (rows, blocks, width)),
-        Weight(f"{name}.scales", np.float32, (rows, blocks)),
+        Weight(name, np.uint8, (rows, blocks * width) if gathered else (rows, blocks, width)),
+        Weight(f"{name}.scales", precise, (rows, blocks)),
     ]
     if asymmetric:
         group.append(Weight(f"{name}.zeros", np.uint8, (rows, -(-blocks * bits // 8))))
@@ -234,6 +237,7 @@ def _store(
         q = quantize(values, bits, block_size, asymmetric)
         if tensor.feedback is not None:
             q = refine(q, values, bits, block_size, tensor.feedback)
-        return [q.packed, q.scales * np.float32(scale), pack(q.zeros, bits)][: len(group)]
+        scales = (q.scales * np.float32(scale)).astype(precise)
+        return [q.packed, scales, pack(q.zeros, bits)][: len(group)]
 
     return graph.weights(group, (partial(stored, block) for block in tensor.blocks()))
