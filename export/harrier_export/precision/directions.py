@@ -105,15 +105,13 @@ class DirectionsEmbedding:
         block_size = _block_size(hidden)
         parts = self._parts(hidden, block_size)
         directions = cache(lambda: choose_directions(table, sensitivity()))
-        group, planes = [], []
+        group = []
         for bits, part in parts:
             width = part.stop - part.start
-            scales = f"{table.name}.{bits}bit.scales"
             for plane in _PLANES[bits]:
-                codes = f"{table.name}.{bits}bit.{plane}"
+                codes = _codes(table, bits, plane)
                 group.append(Weight(codes, np.uint8, (count, width * plane // 8)))
-                planes.append((plane, codes, scales))
-            group.append(Weight(scales, np.float16, (count, width // block_size)))
+            group.append(Weight(_scales(table, bits), np.float16, (count, width // block_size)))
 
         def stored(chosen: Directions, block: slice) -> list[npt.NDArray[Any]]:
             coordinates = np.asarray((table.rows(block) - chosen.mean) @ chosen.forward, np.float32)
@@ -130,26 +128,18 @@ class DirectionsEmbedding:
 
         def turning_back() -> list[npt.NDArray[Any]]:
             chosen = directions()
-            rows = [
-                chosen.back[part] * np.float32(2 ** (bits - sum(_PLANES[bits][: i + 1])))
-                for bits, part in parts
-                for i in range(len(_PLANES[bits]))
-            ]
-            return [np.concatenate(rows) * np.float32(scale), chosen.mean * np.float32(scale)]
+            return [chosen.back * np.float32(scale), chosen.mean * np.float32(scale)]
 
         graph.weights(group, tasks())
-        coordinates = [
-            _gather(graph, ids, codes, scales, bits, block_size) for bits, codes, scales in planes
-        ]
-        wide = sum((part.stop - part.start) * len(_PLANES[bits]) for bits, part in parts)
         back, mean = graph.weights(
             [
-                Weight(f"{table.name}.back", np.float32, (wide, hidden)),
+                Weight(f"{table.name}.back", np.float32, (hidden, hidden)),
                 Weight(f"{table.name}.mean", np.float32, (hidden,)),
             ],
             [turning_back],
         )
-        joined = graph.node("Concat", *coordinates, axis=-1, name="embedding.coordinates")
+        read = [_read(graph, ids, table, bits, block_size) for bits, _ in parts]
+        joined = graph.node("Concat", *read, axis=-1, name="embedding.coordinates")
         turned = graph.node("MatMul", joined, back, name="embedding.turned")
         return graph.node("Add", turned, mean, name="embedding")
 
@@ -183,6 +173,26 @@ def _block_size(hidden: int) -> int:
         f"the embedding table has {hidden} columns; wanted a multiple of 16, 64 at least. "
         "Choose --embedding fp32, or --no-calibrate."
     )
+
+
+def _codes(table: Tensor, bits: int, plane: int) -> str:
+    return f"{table.name}.{bits}bit.{plane}"
+
+
+def _scales(table: Tensor, bits: int) -> str:
+    return f"{table.name}.{bits}bit.scales"
+
+
+def _read(graph: GraphBuilder, ids: str, table: Tensor, bits: int, block_size: int) -> str:
+    """The coordinates of `bits` at `ids` (…), from their planes: (…, width)."""
+    high, *low = (
+        _gather(graph, ids, _codes(table, bits, plane), _scales(table, bits), plane, block_size)
+        for plane in _PLANES[bits]
+    )
+    if not low:
+        return high
+    scaled = graph.node("Mul", high, graph.constant(2 ** _PLANES[bits][1], np.float32))
+    return graph.node("Add", scaled, *low)
 
 
 def _gather(
