@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime
@@ -107,6 +107,21 @@ def test_early_layers_are_written_finer() -> None:
     assert early("int8-block", 16 * 10**6) == 4
     assert early("int8-block", 10**9) == 0
     assert early("int8", 10**9) == 2
+
+
+def test_a_large_table_that_is_most_of_the_model_is_in_directions() -> None:
+    """Of int8, unless told otherwise; calibration has to tell which."""
+
+    def table(parameters: int, name: str = "int8", **options: Any) -> str:
+        shape = {"layers": 18, "layer_parameters": 6 * 10**6, "table_parameters": parameters}
+        return precision_format(name, **shape, **options).embedding.description
+
+    assert "directions" in table(160 * 10**6)
+    assert "directions" not in table(107 * 10**6)  # of 215
+    assert "directions" not in table(160 * 10**6, calibrate=False)
+    assert "directions" not in table(160 * 10**6, embedding="int8")
+    assert "directions" not in table(160 * 10**6, "int4")
+    assert "directions" not in table(20 * 10**6)
 
 
 Finer = Literal["the last", "every"]

@@ -232,6 +232,7 @@ def _format(decoder: Decoder, options: ExportOptions) -> PrecisionFormat:
         options.precision,
         layers=len(decoder.layers),
         layer_parameters=decoder.layer_parameters,
+        table_parameters=decoder.vocab_size * decoder.hidden_size,
         block_size=options.block_size,
         asymmetric=options.asymmetric,
         embedding=options.embedding,

@@ -14,7 +14,9 @@ import numpy as np
 
 from harrier_export.checkpoint import Float32
 
-TEXTS = 6
+# With 6 texts the 270M's int8 package has a first percentile of 0.9946 over 232 texts, with 12 of
+# 0.9959. Each costs nine seconds on two cores.
+TEXTS = 12
 TOKENS = 12  # of each text
 _STEP = 0.02  # of an embedding's length
 _RUN = 64  # copies of a text at a time
