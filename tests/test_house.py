@@ -44,7 +44,7 @@ FLOORS = {
         {"journal", "tasks", "rewriting", "texts", "tokenizer", "smoothing", "rounding"},
         {"folder", "weights"},
         {"graph", "checkpoint", "compiled_tokenizer"},
-        {"precision", "reference", "sentence_model", "sentence_transformers"},
+        {"precision", "reference", "sensitivity", "sentence_model", "sentence_transformers"},
         {"architectures", "traced"},
         {"calibrate", "layers", "parity", "past"},
         {"sample"},

@@ -113,8 +113,8 @@ def test_a_large_table_that_is_most_of_the_model_is_in_directions() -> None:
     """Of int8, unless told otherwise; calibration has to tell which."""
 
     def table(parameters: int, name: str = "int8", **options: Any) -> str:
-        shape = {"layers": 18, "layer_parameters": 6 * 10**6, "table_parameters": parameters}
-        return precision_format(name, **shape, **options).embedding.description
+        options |= {"layer_parameters": 6 * 10**6, "table_parameters": parameters}
+        return precision_format(name, layers=18, **options).embedding.description
 
     assert "directions" in table(160 * 10**6)
     assert "directions" not in table(107 * 10**6)  # of 215

@@ -27,12 +27,12 @@ def test_the_costs_of_a_known_model_are_found() -> None:
             made = states @ matrix.T
             if gathers:
                 made[:, -1] += states[:, :-1].sum(1) @ matrix.T
-            return made.astype(np.float32)
+            return np.asarray(made, np.float32)
 
         return run
 
     def pool(states: Float32) -> Float32:
-        return (states @ np.eye(HIDDEN) * 1e-3 + offset).astype(np.float32)
+        return np.asarray(states @ np.eye(HIDDEN) * 1e-3 + offset, np.float32)
 
     seen = measure_sensitivity(
         [[1, *random.integers(3, 100, 8).tolist(), 2] for _ in range(8)],
