@@ -34,6 +34,10 @@ class Budget:
         """Resident memory of this process now, in bytes."""
         return int((memory().now_mb or 0) * MEGABYTE)
 
+    def peak(self) -> int:
+        """The most that was ever resident of this process, in bytes."""
+        return int((memory().peak_mb or 0) * MEGABYTE)
+
     def room(self) -> int:
         """Bytes that may still be taken; below 0 where too many are."""
         return int(self.limit * (1 - _SLACK)) - self.taken()

@@ -28,11 +28,18 @@ class LayerByLayer:
     """A package's graphs of single layers. Safe to share between threads; one text at a time."""
 
     def __init__(
-        self, layers: Sequence[Path], load: Callable[[Path], onnxruntime.InferenceSession]
+        self,
+        layers: Sequence[Path],
+        load: Callable[[Path], onnxruntime.InferenceSession],
+        on_tokens: Callable[[int], object],
     ) -> None:
-        """`layers` are the graphs in order, each of which `load` opens when its turn comes."""
+        """`layers` are the graphs in order, each of which `load` opens when its turn comes.
+
+        `on_tokens` is told how many tokens are looked up next in the table.
+        """
         self._layers = layers
         self._load = load
+        self._on_tokens = on_tokens
         self._one_text = threading.Lock()
 
     def run(self, text: Sequence[int]) -> Array:
@@ -47,7 +54,7 @@ class LayerByLayer:
             for place, path in enumerate(self._layers):
                 last = place + 1 == len(self._layers)
                 layer = _Layer(path, self._load(path), bool(place))
-                hidden = layer.run(ids, hidden, only_end=last)
+                hidden = layer.run(ids, hidden, only_end=last, on_tokens=self._on_tokens)
             assert hidden is not None
             return hidden
 
@@ -63,11 +70,18 @@ class _Layer:
         self._output = graph.get_outputs()[0].name
         _, self._kv_heads, _, self._head_dim = inputs["past_key"].shape
 
-    def run(self, ids: npt.NDArray[np.int64], hidden: Array | None, *, only_end: bool) -> Array:
+    def run(
+        self,
+        ids: npt.NDArray[np.int64],
+        hidden: Array | None,
+        *,
+        only_end: bool,
+        on_tokens: Callable[[int], object] = lambda count: None,
+    ) -> Array:
         """What the layer makes of `hidden` (1, tokens, hidden), which is overwritten and returned.
 
         With `only_end`, its output for the last piece. Then of all others only keys and values are
-        needed, for which each may see itself alone.
+        needed, for which each may see itself alone. `on_tokens` is told what is looked up.
         """
         count = ids.shape[1]
         cuts = [*range(0, max(1, count - LAST_PIECE_TOKENS), PIECE_TOKENS), count]
@@ -82,6 +96,8 @@ class _Layer:
             }
             if hidden is not None:
                 feeds["hidden"] = np.ascontiguousarray(hidden[:, start:stop])
+            else:
+                on_tokens(stop - start)
             if only_end and stop < count:
                 self._run(feeds, alone, 0)
                 for kept, new in zip(past, alone, strict=True):

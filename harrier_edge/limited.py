@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import onnxruntime
 
 from harrier_edge.budget import Budget
+from harrier_edge.machine import return_large_memory, trim_memory
 from harrier_edge.session import BATCH_TOKENS, Session, Vectors
 
 # Of what a text takes layer by layer, in states: its own, keys and values, and what copies them.
@@ -32,32 +34,36 @@ class LimitedSession(Session):
         """
         self._budget = Budget(limit)
         self._turn = threading.RLock()
-        self._batch_bytes = 0  # not measured yet
+        # What a batch takes, measured: that depends on graph, precision and processor.
+        self._batch_bytes: dict[Path, int] = {}
         self._has_room_for_both = True  # for the first to be loaded
-        before = self._budget.taken()
+        self._change = threading.Condition()
+        self._running = 0  # bytes for the batches that run now
+        self._allowed = 0  # likewise, at the most
+        return_large_memory()
+        before, peak = self._budget.taken(), self._budget.peak()
         super().__init__(*arguments, **options)
-        loaded = self._budget.taken()
-        self._run_text(self._all_threads(), [self._pad_token] * BATCH_TOKENS)
-        # What a batch takes, measured: that depends on the model, the precision and the processor.
-        taken = self._budget.taken() - loaded
-        self._tidy()
-        self._batch_bytes = max(taken, BATCH_TOKENS * self.dimension * _FLOAT_BYTES)
-        self._require(self._batch_bytes, "a batch")
-        both = loaded - before + self._threads * self._batch_bytes
+        if self._budget.peak() > max(peak, limit):
+            self._budget.require(self._budget.peak() - self._budget.taken(), "loading")
+        if self._packed:
+            self._packed.part()
+        self._graph_bytes = self._budget.taken() - before
+        batch = max(self._batch_bytes.values())
+        self._require(batch, "a batch")
+        both = self._graph_bytes + self._threads * batch
         self._has_room_for_both = self._once or self._budget.room() >= both
         self._longest = self._one_pass_tokens
-        self._batch_tokens = BATCH_TOKENS  # of the widest batch that is to come
 
     def run(self, batch: Sequence[Sequence[int]]) -> Vectors:
         """As `Session.run`; raises UsageError where a text does not fit into the limit."""
         with self._turn:
-            self._plan(batch)
+            self._plan(batch, self._query or self._model)
             return super().run(batch)
 
     def run_after(self, beginning: Sequence[int], text: Sequence[int]) -> Vectors | None:
         """As `Session.run_after`; likewise."""
         with self._turn:
-            self._plan([text])
+            self._plan([text], self._query or self._model)
             return super().run_after(beginning, text)
 
     def run_many(
@@ -69,13 +75,13 @@ class LimitedSession(Session):
     ) -> Vectors:
         """As `Session.run_many`; likewise."""
         with self._turn:
-            self._plan(texts)
+            self._plan(texts, self._model)
             return super().run_many(texts, batch_size=batch_size, on_texts=on_texts)
 
     def run_beside(self, batch: Sequence[Sequence[int]]) -> Vectors:
         """As `Session.run_beside`, but one after the other."""
         with self._turn:
-            self._plan(batch)
+            self._plan(batch, self._model)
             return super().run_beside(batch)
 
     def give_back(self) -> None:
@@ -83,44 +89,81 @@ class LimitedSession(Session):
         with self._turn:
             self._tidy()
 
-    def _plan(self, texts: Sequence[Sequence[int]]) -> None:
-        """Find how long a text may be in one pass, or refuse them."""
+    def _plan(self, texts: Sequence[Sequence[int]], graph: Path) -> None:
+        """Find what may be run in one pass of a graph and side by side, or refuse the texts."""
+        batch = self._bytes_of_batch(graph)
         vectors = len(texts) * self.dimension * _FLOAT_BYTES
-        self._require(vectors + self._batch_bytes, "a batch")
-        room = self._budget.room() - vectors
-        self._one_pass_tokens = min(
-            self._longest, max(BATCH_TOKENS, room * BATCH_TOKENS // self._batch_bytes)
-        )
-        longest = max(map(len, texts), default=0)
-        self._batch_tokens = max(BATCH_TOKENS, min(longest, self._one_pass_tokens))
-        if longest <= self._one_pass_tokens:
+        wanted = batch + vectors
+        if self._room() < wanted + (self._threads - 1) * batch:
+            self._tidy()
+        self._budget.require(wanted, "a batch")
+        self._allowed = self._room() - vectors
+        longest = max(texts, key=len, default=())
+        room = max(0, self._allowed - self._table_bytes(longest))
+        self._one_pass_tokens = min(self._longest, max(BATCH_TOKENS, room * BATCH_TOKENS // batch))
+        if len(longest) <= self._one_pass_tokens:
             return
         if self._layers:
-            states = _STATES * longest * self.dimension * _FLOAT_BYTES
-            needed = 2 * self._batch_bytes + states  # a layer's pieces are two batches long
-            if self._budget.room() < vectors + needed:
+            states = _STATES * len(longest) * self.dimension * _FLOAT_BYTES
+            needed = vectors + states + 2 * batch  # a layer's pieces are two batches long
+            if self._budget.room() < needed:
                 self._whole = self._one_thread = None  # loaded again for shorter texts
         else:
-            needed = longest * self._batch_bytes // BATCH_TOKENS
-        self._require(vectors + needed, f"a text of {longest} tokens")
+            needed = vectors + len(longest) * batch // BATCH_TOKENS
+        self._require(needed, f"a text of {len(longest)} tokens")
+
+    def _room(self) -> int:
+        """Bytes that may be taken beside a graph, which may have to be loaded first."""
+        is_loaded = self._whole or self._one_thread
+        return self._budget.room() - (0 if is_loaded else self._graph_bytes)
+
+    def _bytes_of_batch(self, graph: Path) -> int:
+        return self._batch_bytes.get(graph) or max(self._batch_bytes.values())
+
+    def _table_bytes(self, tokens: Sequence[int]) -> int:
+        return self._packed.bytes_of(tokens) if self._packed else 0
 
     def _require(self, needed: int, what: str) -> None:
         if self._budget.room() < needed:
             self._tidy()
         self._budget.require(needed, what)
 
-    def _side_by_side(self) -> int:
-        # What the arena has for the first batch is counted as taken only once that has run.
-        widest = self._batch_bytes * self._batch_tokens // BATCH_TOKENS
-        return max(1, min(super()._side_by_side(), self._budget.room() // widest))
+    def _load(self, model: Path, threads: int) -> onnxruntime.InferenceSession:
+        session = super()._load(model, threads)
+        if model not in self._batch_bytes:
+            self._tidy()  # what loading took and freed would hide what the batch takes
+            loaded = self._budget.taken()
+            super()._one_pass(session, [[self._pad_token] * BATCH_TOKENS])
+            taken = self._budget.taken() - loaded
+            self._give_back_of(session)
+            self._batch_bytes[model] = max(taken, BATCH_TOKENS * self.dimension * _FLOAT_BYTES)
+        self._allowed = self._budget.room()
+        return session
 
-    def _run(
-        self, session: onnxruntime.InferenceSession, batch: Sequence[Sequence[int]]
+    def _one_pass(
+        self,
+        session: onnxruntime.InferenceSession,
+        batch: Sequence[Sequence[int]],
+        options: onnxruntime.RunOptions | None = None,
     ) -> Vectors:
-        vectors = super()._run(session, batch)
-        if self._budget.room() < self._batch_bytes:
-            self._tidy()
-        return vectors
+        """As `Session._one_pass`, once there is room beside the batches that run now."""
+        graph = self._model if session is self._one_thread else self._query or self._model
+        tokens = len(batch) * max(map(len, batch))
+        needed = tokens * self._bytes_of_batch(graph) // BATCH_TOKENS
+        needed += self._table_bytes([token for text in batch for token in text])
+        with self._change:
+            self._change.wait_for(
+                lambda: not self._running or self._running + needed <= self._allowed
+            )
+            self._running += needed
+        try:
+            if self._budget.room() < needed:
+                self._tidy()
+            return super()._one_pass(session, batch, options)
+        finally:
+            with self._change:
+                self._running -= needed
+                self._change.notify_all()
 
     def _all_threads(self) -> onnxruntime.InferenceSession:
         with self._loading:
@@ -141,3 +184,4 @@ class LimitedSession(Session):
                 self._give_back_of(session)
         if self._packed:
             self._packed.forget()
+        trim_memory()

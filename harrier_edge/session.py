@@ -39,8 +39,8 @@ GIVE_BACK_TOKENS = 512
 # Up to this many tokens, products have the same bits whether a text comes at once or behind the
 # past of its beginning, given that two tokens or more are left.
 CACHED_TEXT_TOKENS = 64
-# Every token brings its row of the table into memory, and 15 pages beside it.
-FORGET_TOKENS = 2048
+# A token that is read brings more of the table into memory than its row: 64 to 256 KB.
+FORGET_TOKENS = 256
 
 
 class Session:
@@ -87,7 +87,9 @@ class Session:
         self._query = query if self._on_cpu and not once else None
         self._packed = packed if self._on_cpu else None
         self._one_pass_tokens = one_pass_tokens
-        self._layers = LayerByLayer(layers, self._open) if layers and self._on_cpu else None
+        self._layers = None
+        if layers and self._on_cpu:
+            self._layers = LayerByLayer(layers, self._open, self._forget_table)
         self._whole: onnxruntime.InferenceSession | None = None
         self._one_thread: onnxruntime.InferenceSession | None = None
         self._beginnings = Beginnings(self._packed.folder if self._packed else None)
@@ -107,12 +109,14 @@ class Session:
         options.log_severity_level = 3  # errors; the rest is for those who make graphs
         # A plan of one block for all that a shape needs saves no time, and holds the most of all.
         options.enable_mem_pattern = False
-        if self._packed and (graph := self._packed.graph(model)):
+        if self._packed:
             for name, value in self._packed.tables.items():
                 options.add_initializer(name, value)
-            model = graph
-            # It was written as optimized: to look once more takes a third of the loading.
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+            if graph := self._packed.graph(model):
+                model = graph
+                # It was written as optimized: to look once more takes a third of the loading.
+                level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+                options.graph_optimization_level = level
         try:
             return onnxruntime.InferenceSession(str(model), options, providers=self._providers)
         except Exception as error:  # ONNX Runtime has no common base class of its own
@@ -170,20 +174,28 @@ class Session:
         if self._layers and len(text) > self._one_pass_tokens:
             return self._layers.run(text)
         options = _giving_back() if len(text) > GIVE_BACK_TOKENS else None
-        return self._run_text(self._all_threads(), text, options)
+        return self._one_pass(self._all_threads(), [text], options)
 
-    def _run_text(
+    def _one_pass(
         self,
         session: onnxruntime.InferenceSession,
-        text: Sequence[int],
+        batch: Sequence[Sequence[int]],
         options: onnxruntime.RunOptions | None = None,
     ) -> Vectors:
-        """Embed one text in one pass, through either graph."""
-        feeds = _padded([text], self._pad_token)
+        """Embed a batch at once; through either graph, if it is of one text.
+
+        The vectors do not lie in the graph's memory, of which they would keep far more than theirs.
+        """
+        feeds = _padded(batch, self._pad_token)
         if session.get_inputs()[1].name == "past":
             feeds = {"input_ids": feeds["input_ids"], "past": _no_past(session)}
-        vectors: Vectors = session.run([OUTPUT], feeds, options)[0]
-        self._forget_table(len(text))
+        vectors = np.empty((len(batch), self.dimension), np.float32)
+        binding = session.io_binding()
+        for name, value in feeds.items():
+            binding.bind_cpu_input(name, value)
+        binding.bind_ortvalue_output(OUTPUT, onnxruntime.OrtValue.ortvalue_from_numpy(vectors))
+        session.run_with_iobinding(binding, options)
+        self._forget_table(sum(map(len, batch)))
         return vectors
 
     def _forget_table(self, tokens: int) -> None:
@@ -293,7 +305,7 @@ class Session:
 
     def _give_back_of(self, session: onnxruntime.InferenceSession) -> None:
         """Have a graph give its memory back, by the shortest text."""
-        self._run_text(session, [self._pad_token], _giving_back())
+        Session._one_pass(self, session, [[self._pad_token]], _giving_back())
         trim_memory()
 
     def _all_threads(self) -> onnxruntime.InferenceSession:
@@ -330,9 +342,7 @@ class Session:
         fits = width <= TILED_TOKENS and (self._padding or width == min(map(len, batch)))
         if len(batch) > 1 and not (fits and self._batching):
             return np.concatenate([self._run(session, [text]) for text in batch])
-        vectors: Vectors = session.run([OUTPUT], _padded(batch, self._pad_token))[0]
-        self._forget_table(sum(map(len, batch)))
-        return vectors
+        return self._one_pass(session, batch)
 
 
 def _padded(batch: Sequence[Sequence[int]], pad_token: int) -> dict[str, npt.NDArray[Any]]:

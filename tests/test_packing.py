@@ -62,6 +62,31 @@ def test_the_table_is_mapped_from_the_package() -> None:
     assert np.array_equal(vectors(package.folder), vectors(package.folder))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what is mapped")
+def test_a_table_in_parts_brings_little_more_than_its_rows() -> None:
+    """No more than it says itself, by which a limit of memory counts, and nothing once forgotten.
+
+    Each of the spread tokens would bring some 256 KB.
+    """
+
+    def mapped() -> int:
+        status = Path("/proc/self/status").read_text("ascii").splitlines()
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith("RssFile"))
+
+    packed = packed_graphs(open_package(find_package("kestrel")))
+    assert packed
+    packed.part()
+    table = packed.tables["embed_tokens.weight"].numpy()
+    tokens = range(0, len(table), len(table) // 50)
+    packed.forget()
+    before = mapped()
+    assert table[list(tokens)].any()
+    assert packed.bytes_of([*tokens, *tokens]) <= 50 * len(packed.tables) * 2**16
+    assert mapped() - before <= packed.bytes_of(tokens) + 2**18
+    packed.forget()
+    assert mapped() - before <= 2**18
+
+
 @pytest.mark.parametrize("name", ["weights", "model.onnx", "packed.json"])
 def test_what_was_written_to_is_packed_anew(name: str, own_package: Path) -> None:
     """Damage is not used, nor does it need a command to mend it."""
