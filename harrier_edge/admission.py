@@ -6,10 +6,9 @@ import logging
 from pathlib import Path
 
 from harrier_edge.embedder import Embedder
-from harrier_edge.encoding import TextEncoder
+from harrier_edge.encoding import TextEncoder, is_url
 from harrier_edge.errors import ModelMismatchError
 from harrier_edge.package import find_package, package_folder, package_name
-from harrier_edge.remote import RemoteEmbedder, is_url
 from harrier_edge.spec import FAITHFUL, MANIFEST_NAME, PackageManifest, read_table
 from harrier_edge.store.connection import StoredModel
 
@@ -25,7 +24,7 @@ def find_model(model: str | Path | TextEncoder, precision: str | None = None) ->
     """
     if isinstance(model, TextEncoder):
         return model
-    return RemoteEmbedder(str(model)) if is_url(model) else find_package(model, precision)
+    return _remote(str(model)) if is_url(model) else find_package(model, precision)
 
 
 def stored_model(stored: StoredModel) -> Path | TextEncoder:
@@ -34,7 +33,13 @@ def stored_model(stored: StoredModel) -> Path | TextEncoder:
     Raises what `RemoteEmbedder` raises.
     """
     package = stored.package
-    return RemoteEmbedder(package) if is_url(package) else package_folder(package)
+    return _remote(package) if is_url(package) else package_folder(package)
+
+
+def _remote(url: str) -> TextEncoder:
+    from harrier_edge.remote import RemoteEmbedder  # for models elsewhere alone
+
+    return RemoteEmbedder(url)
 
 
 def loaded(model: Path | TextEncoder) -> TextEncoder:
@@ -51,6 +56,8 @@ def identity(model: TextEncoder | Path) -> StoredModel:
         return _of(read_table(model / MANIFEST_NAME, PackageManifest), model)
     if isinstance(model, Embedder):
         return _of(model.manifest, model.package)
+    from harrier_edge.remote import RemoteEmbedder  # likewise
+
     if isinstance(model, RemoteEmbedder):
         return StoredModel(
             name=model.name,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -23,12 +24,13 @@ from harrier_edge.encoding import (
 )
 from harrier_edge.errors import TextTooLongError, UsageError
 from harrier_edge.graphs import table_rows
-from harrier_edge.limited import LimitedSession
 from harrier_edge.package import MODEL, QUERY, TOKENIZER, find_package, open_package
-from harrier_edge.packing import MOST_WEIGHTS, packed_graphs, weight_bytes
 from harrier_edge.prompts import choose_prompt
-from harrier_edge.session import Session, Vectors
 from harrier_edge.tokens import TokenizedText, Tokenizer
+from harrier_edge.vectors import Vectors
+
+if TYPE_CHECKING:
+    from harrier_edge.session import Session
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +81,11 @@ class Embedder(TextEncoder):
         self._texts_at_once = _LIMITED_TEXTS if limit else None
 
         def load_session() -> Session:
+            # Here, so that importing ONNX Runtime too goes on while the tokenizer is loaded.
+            from harrier_edge.limited import LimitedSession
+            from harrier_edge.packing import MOST_WEIGHTS, packed_graphs, weight_bytes
+            from harrier_edge.session import Session
+
             load = Session if limit is None else partial(LimitedSession, limit=limit)
             return load(
                 package.folder / MODEL,

@@ -28,6 +28,11 @@ class Embeddings:
     cut_tokens: tuple[int, ...]  # tokens that were over the limit and left out
 
 
+def is_url(model: object) -> bool:
+    """Whether a model is named by its server's URL."""
+    return isinstance(model, str) and model.startswith(("http://", "https://"))
+
+
 class TextEncoder(ABC):
     """What embeds texts: a model loaded here (Embedder), or a server's (RemoteEmbedder)."""
 

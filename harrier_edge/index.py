@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from harrier_edge.admission import (
     admit,
@@ -18,23 +19,23 @@ from harrier_edge.admission import (
     require_same,
     stored_model,
 )
-from harrier_edge.documents.walk import absolute, is_below, printable
 from harrier_edge.documents.watch import moments
-from harrier_edge.dumps.transfer import dump, load
 from harrier_edge.encoding import TextEncoder
 from harrier_edge.errors import DocumentError, UsageError
 from harrier_edge.memos import recall_all, remember
 from harrier_edge.package import default_package, find_package, package_folder
-from harrier_edge.packing import packed_bytes
+from harrier_edge.paths import absolute, is_below, printable
 from harrier_edge.places import index_file
-from harrier_edge.reembedding import reembed
 from harrier_edge.searching import Hit, Mode, SearchOptions, search
 from harrier_edge.store.connection import StoredModel
 from harrier_edge.store.database import Database
 from harrier_edge.store.sources import Source, put_source, sources_of
 from harrier_edge.store.upkeep import backup, check, compact
-from harrier_edge.updating import ChunkMode, OnProgress, Updater, UpdateReport
 from harrier_edge.vectors import STORES, Vectors
+
+if TYPE_CHECKING:
+    # A search pays for no import of what fills an index.
+    from harrier_edge.updating import ChunkMode, OnProgress, Updater, UpdateReport
 
 _INDEXES = "indexes"
 
@@ -249,6 +250,8 @@ class Index:
         return list(chosen.values())
 
     def _updater(self, on_progress: OnProgress) -> Updater:
+        from harrier_edge.updating import Updater
+
         if self._guest is not None:
             require_same(self._database.path, self._database.model, self._guest)
         return Updater(self._database, lambda: self.embedder, on_progress)
@@ -325,6 +328,8 @@ class Index:
 
         Raises what `open` raises, and UsageError where `store` is unknown.
         """
+        from harrier_edge.reembedding import reembed
+
         if store is not None:
             _check_store(store)
         embedder = loaded(find_model(model, precision))
@@ -354,6 +359,8 @@ class Index:
         Raises UsageError where the ending is neither ".parquet" nor ".jsonl" or pyarrow is missing,
         StoreError where the file exists or cannot be written.
         """
+        from harrier_edge.dumps.transfer import dump
+
         return dump(self._database, absolute(Path(file)), on_progress)
 
     @classmethod
@@ -374,6 +381,8 @@ class Index:
         Raises ModelMismatchError where the model is another one, ModelNotFoundError where none is
         found, StoreError where `path` exists or `file` is damaged, which leaves nothing behind.
         """
+        from harrier_edge.dumps.transfer import load
+
         package = None if model is None else find_package(model, precision)
         return load(absolute(Path(file)), absolute(Path(path)), package, on_progress)
 
@@ -383,6 +392,8 @@ class Index:
 
     def status(self) -> IndexStatus:
         """What the index holds. The model is not loaded."""
+        from harrier_edge.packing import packed_bytes
+
         counts = self._database.counts()
         return IndexStatus(
             path=self._database.path,

@@ -62,11 +62,6 @@ T = TypeVar("T", bound=msgspec.Struct)
 R = TypeVar("R")
 
 
-def is_url(model: object) -> bool:
-    """Whether a model is named by its server's URL."""
-    return isinstance(model, str) and model.startswith(("http://", "https://"))
-
-
 class RemoteEmbedder(TextEncoder):
     """A model on a server. Safe to share between threads.
 

@@ -18,9 +18,10 @@ import numpy as np
 from harrier_edge.documents.chunk import Chunk, split
 from harrier_edge.documents.document import Document
 from harrier_edge.documents.read import read_bytes, read_document
-from harrier_edge.documents.walk import Failure, File, find_files, is_below, printable
+from harrier_edge.documents.walk import Failure, File, find_files
 from harrier_edge.encoding import TextEncoder
 from harrier_edge.errors import DocumentError
+from harrier_edge.paths import is_below, printable
 from harrier_edge.store.database import BATCH_CHUNKS, Database
 from harrier_edge.store.rows import ChunkRow, Part, StoredDocument
 from harrier_edge.store.sources import Source, put_source, sources_of

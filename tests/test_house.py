@@ -25,7 +25,7 @@ FLOORS = {
     "harrier_edge": (
         {"errors"},
         {"spec", "places", "prompts", "vectors", "fusion", "machine", "bench_texts", "graphs"}
-        | {"foreign", "isolation"},
+        | {"foreign", "isolation", "paths"},
         {"beginnings", "budget", "memos", "settings"},
         {"package", "catalog", "layers"},
         {"packing"},
@@ -184,6 +184,21 @@ def test_help_loads_nothing_heavy(tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert "search" in run.stdout
+
+
+def test_a_search_does_not_import_what_fills_an_index() -> None:
+    """Nor ONNX Runtime, before the model is loaded, which is done beside that import."""
+    heavy = {"onnxruntime", "tokenizers", "kitoken", "email", "pathspec", "urllib3"} | {
+        f"harrier_edge.{room}" for room in ("updating", "reembedding", "remote", "hub", "dumps")
+    }
+    program = (
+        "import sys\n"
+        "import harrier_edge.index\n"
+        "import harrier_edge.cli.search\n"
+        f"sys.exit(sorted({heavy} & set(sys.modules)) or 0)\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
 
 
 BLOCKED = """

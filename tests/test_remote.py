@@ -18,8 +18,8 @@ from served import Served, served
 from harrier_edge import Index, RemoteEmbedder
 from harrier_edge.cli import main
 from harrier_edge.embedder import Embedder
+from harrier_edge.encoding import is_url
 from harrier_edge.errors import ModelMismatchError, RemoteError, TextTooLongError, UsageError
-from harrier_edge.remote import is_url
 
 TEXTS = ["A falcon.", "", "日本語のテキスト", "\ud800", *(f"{'word ' * n} {n}" for n in range(80))]
 

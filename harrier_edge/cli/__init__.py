@@ -11,57 +11,38 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from importlib import import_module
 
-from harrier_edge.cli import (
-    add,
-    backup,
-    bench,
-    compact,
-    doctor,
-    dump,
-    embed,
-    export,
-    load,
-    models,
-    package,
-    pull,
-    reembed,
-    remove,
-    search,
-    serve,
-    status,
-    update,
-    watch,
-)
 from harrier_edge.errors import HarrierError, UsageError
 
 COMMANDS = (
-    pull,
-    models,
-    package,
-    export,
-    embed,
-    add,
-    update,
-    watch,
-    search,
-    remove,
-    status,
-    reembed,
-    compact,
-    backup,
-    dump,
-    load,
-    bench,
-    doctor,
-    serve,
+    "pull",
+    "models",
+    "package",
+    "export",
+    "embed",
+    "add",
+    "update",
+    "watch",
+    "search",
+    "remove",
+    "status",
+    "reembed",
+    "compact",
+    "backup",
+    "dump",
+    "load",
+    "bench",
+    "doctor",
+    "serve",
 )
 DONE, FAILURE, USAGE, BUG, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    args = _parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    args = _parser(argv).parse_args(argv)
     logging.basicConfig(
         format="harrier-edge: %(message)s",
         level={-1: logging.ERROR, 0: logging.WARNING}.get(args.verbose - args.quiet, logging.DEBUG),
@@ -87,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(BUG, "that was a bug; please report the lines above")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """For all commands; where `argv` begins with one, for that alone, and no other is imported."""
     parser = argparse.ArgumentParser(
         prog="harrier-edge", description="Semantic search on this device, with Harrier embeddings."
     )
@@ -96,12 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     both.add_argument("-q", "--quiet", action="count", default=0, help="no progress, only errors")
     both.add_argument("-v", "--verbose", action="count", default=0, help="tell more on stderr")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for module in COMMANDS:
+    for name in [name for name in argv[:1] if name in COMMANDS] or COMMANDS:
+        module = import_module(f"{__name__}.{name}")
         command = commands.add_parser(
-            module.__name__.rpartition(".")[2],
-            help=module.HELP,
-            description=module.HELP,
-            parents=[both],
+            name, help=module.HELP, description=module.HELP, parents=[both]
         )
         module.add_arguments(command)
         command.set_defaults(run=module.run)

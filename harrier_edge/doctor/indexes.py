@@ -8,12 +8,12 @@ from pathlib import Path
 from harrier_edge.doctor.finding import Finding, broken, note, ok, told
 from harrier_edge.documents.chunk import embedded_text
 from harrier_edge.embedder import Embedder
+from harrier_edge.encoding import is_url
 from harrier_edge.errors import ModelError, StoreError
 from harrier_edge.index import known_indexes
 from harrier_edge.isolation import in_own_process
 from harrier_edge.machine import available_cores
 from harrier_edge.package import all_packages, package_folder
-from harrier_edge.remote import is_url
 from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
 from harrier_edge.store.connection import StoredModel, network_file_system
 from harrier_edge.store.database import Database

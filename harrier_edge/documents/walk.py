@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from mimetypes import MimeTypes
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 from harrier_edge.documents.read import FORMATS
 from harrier_edge.documents.text import SNIFFED, is_binary
 from harrier_edge.errors import DocumentError
+from harrier_edge.paths import absolute, printable
 
 MAX_FILE_BYTES = 64 * 2**20
 # The later one may take back, with "!", what the earlier one ignores.
@@ -48,16 +48,6 @@ class Found:
     skipped: Counter[str] = field(default_factory=Counter)  # reason -> files and folders
     failed: list[Failure] = field(default_factory=list)
     unread: list[Path] = field(default_factory=list)  # those of `failed`: nothing is known of them
-
-
-def absolute(path: Path) -> Path:
-    """`path` from the root, with no `..` in it; links stay as they are named."""
-    return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100  Path has no such function
-
-
-def printable(path: Path) -> str:
-    """A path that any terminal and JSON can hold."""
-    return os.fsencode(path).decode("utf-8", "replace")
 
 
 def find_files(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Found:
@@ -177,8 +167,3 @@ def _is_ignored(path: Path, is_folder: bool, specs: _Specs) -> bool:
         if include is not None:
             return include
     return False
-
-
-def is_below(path: Path, folders: Sequence[Path]) -> bool:
-    """Whether `path` is one of `folders` or inside of one."""
-    return any(path == folder or folder in path.parents for folder in folders)

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 
-from harrier_edge.documents.walk import is_below
+from harrier_edge.paths import is_below
 
 QUIET_MS = 1600  # changes are gathered this long
 FIRST_MS = 200  # how long the first moment is waited for
