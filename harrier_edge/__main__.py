@@ -1,7 +1,5 @@
 """`python -m harrier_edge`."""
 
-import sys
+from harrier_edge.cli import program
 
-from harrier_edge.cli import main
-
-sys.exit(main())
+program()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,21 @@ def test_a_hit_has_the_promised_fields(
     assert main(["search", *database, "--jsonl", "harrier", "hunts"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert {json.loads(line)["title"] for line in lines} == {"Birds", "Trees"}
+
+
+def test_a_process_prints_all_before_it_ends(database: tuple[str, str], tmp_path: Path) -> None:
+    """A search ends at once: what it said is whole, through a pipe too, and so is the exit code."""
+
+    def search(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "harrier_edge", "search", *options, "--json", "harrier"]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    found = search(*database)
+    assert (found.returncode, found.stderr) == (0, "")
+    assert {hit["title"] for hit in json.loads(found.stdout)} == {"Birds", "Trees"}
+    failed = search("--db", str(tmp_path / "none.sqlite"))
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert "no such index" in failed.stderr
 
 
 def test_a_person_sees_place_and_passage(
