@@ -1,7 +1,7 @@
 """One command to the checkpoint; run it again after a kill and it goes on.
 
-Where a kestrel is there already, its vocabulary is kept and its table is part of the new one's
-beginning; `--anew` does without.
+Where a kestrel is there already, its vocabulary is kept, and its weights go through the last stage
+once more; `--anew` does without.
 
 PYTHONPATH=models/kestrel python models/kestrel/recipe/__main__.py --work FOLDER
 """
@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 
 from recipe import checkpoint, corpus, sources, teacher, train, vocabulary
 
-SEED = 20261125
 READ = 136_000  # English texts that the teacher reads; the others go unused
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -30,21 +29,22 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "models/kestrel")
     parser.add_argument("--anew", action="store_true", help="with nothing of the kestrel before")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=20261125, help="another one for another run")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
     sources.fetch(args.work, args.shared)
-    corpus.build(args.work, args.shared, SEED)
+    corpus.build(args.work, args.shared, args.seed)
     texts, views = corpus.load(args.work)
     former = None
     if not args.anew and (args.output / checkpoint.WEIGHTS).exists():
-        former = load_file(args.output / checkpoint.WEIGHTS)["embed_tokens.weight"].float()
+        former = {k: v.float() for k, v in load_file(args.output / checkpoint.WEIGHTS).items()}
         shutil.copyfile(args.output / "tokenizer.json", args.work / "tokenizer.json")
     texts = texts[:READ]
-    tokenizer = vocabulary.build(args.work, views, SEED)
+    tokenizer = vocabulary.build(args.work, views, args.seed)
     vectors = teacher.build(args.work, texts, args.threads)
     words = teacher.words(args.work, tokenizer, args.threads)
-    student = train.run(args.work, views, tokenizer, vectors, words, former, SEED)
+    student = train.run(args.work, views, tokenizer, vectors, words, former, args.seed)
     checkpoint.write(student, args.work, args.output)
 
 

@@ -62,7 +62,6 @@ _TASKS = (  # beside the model's own prompts, so that another instruction does n
 _WINDOW = 32  # batches that are sorted by length together
 _FOR_TABLE = 400_000  # views
 _TRUSTED = 30  # texts that hold a token, for its row to move half as far as a common one's
-_FORMER = 1.5  # weight of the former kestrel's rows, where they are trusted
 _KEEP_EVERY = 90  # seconds
 _HELD_BACK = 2_000  # English texts, none of whose views is learned from
 
@@ -213,10 +212,10 @@ def run(
     tokenizer: Tokenizer,
     vectors: Vectors,
     words: dict[int, Vector],
-    former: Tensor | None,
+    former: dict[str, Tensor] | None,
     seed: int,
 ) -> Student:
-    """Train all stages; `former` is the table of the kestrel before, if there is one.
+    """Train all stages; of a kestrel that is there, `former` its weights, only the last again.
 
     A killed run goes on from the last checkpoint, at most minutes old.
     """
@@ -227,19 +226,13 @@ def run(
     data = Views(views, tokenizer, vectors, seed)
     print(f"{data.size} views of {len(vectors)} texts", flush=True)
     trust = data.trust()
-    table = data.table(words)
-    if former is not None:
-        known = functional.normalize(former, dim=1) * _FORMER * trust[:, None]
-        own = functional.normalize(table, dim=1)
-        table[EOS + 1 :] = functional.normalize(own + known, dim=1)[EOS + 1 :]
-    model: Encoder = Bag(table)
+    model: Encoder = Bag(data.table(words) if former is None else former["embed_tokens.weight"])
     for number, stage in enumerate(STAGES):
-        if stage.layers == 1:
-            assert isinstance(model, Bag)
-            model = Student(model)
-        elif stage.layers == 2:
-            assert isinstance(model, Student)
-            model.deepen()
+        if former is not None and stage is not STAGES[-1]:
+            continue
+        model = _grown(model, stage.layers)
+        if former is not None:
+            model.load_state_dict(former)
         if saved and saved["stage"] > number:
             continue
         training = Training(model, stage, data, trust, state, number)
@@ -247,6 +240,15 @@ def run(
             training.restore(saved)
         training.run()
     assert isinstance(model, Student)
+    return model
+
+
+def _grown(model: Encoder, layers: int) -> Encoder:
+    """A model of so many layers that begins as the smaller `model` is."""
+    if isinstance(model, Bag) and layers:
+        model = Student(model)
+    while isinstance(model, Student) and len(model.layers) < layers:
+        model.deepen()
     return model
 
 
