@@ -31,8 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--embedding",
         metavar="PRECISION",
-        help="of the embedding table: fp32, int8, int7, int6, int5, int4 (default: int8; int7 "
-        "for the table of an int8 package if it is large and most of the model)",
+        help="of the embedding table: fp32, int8, int7, int6, int5, int4 (default: int8; if it is "
+        "large and most of the model, int7 for an int8 package and int6 for int4)",
     )
     parser.add_argument("--embedding-block-size", type=int, default=32, metavar="N")
     parser.add_argument(

@@ -40,6 +40,7 @@ TERNARY_PRECISIONS = ("fp32", "int8", "ternary")  # of a BitNet model, all with 
 # Shares of a table's directions that have 8 and 6 bits; the others have 4.
 _DIRECTIONS = {"int7": (0.7, 0.3), "int6": (0.1, 0.9), "int5": (0.2, 0.2)}
 _LARGE_TABLE = 10**8  # weights from which on it is worth the measuring
+_LARGE_TABLES = {"int8": "int7", "int4": "int6"}  # by default, where most of the model is the table
 _EMBEDDINGS = ("fp32", "int8", *_DIRECTIONS, "int4")
 
 # The share of the layers that is written finer, which takes much of the error away. On the
@@ -79,8 +80,8 @@ def precision_format(
     (by default at 4 bits). `embedding` is the precision of the embedding table: by default fp32
     for fp32 and int8 for the others, in blocks of `embedding_block_size` columns. Where the
     precision has calibration and `calibrate` holds, int7, int6 and int5 have about so many bits a
-    weight in the directions in which an error costs most; of int8, int7 is the default for a table
-    that is most of the model, and large.
+    weight in the directions in which an error costs most; int7 of int8, int6 of int4 are the
+    default for a table that is most of the model, and large.
 
     The first layers are finer, since what they round goes through all the others: the first
     ninth of an int8 model has two 8-bit terms for the activations of every token, the first third
@@ -101,8 +102,8 @@ def precision_format(
     calibrated = name in ("int8", "int4")
     directed = calibrated and calibrate
     most = max(_LARGE_TABLE, layers * layer_parameters)
-    if name == "int8" and directed and table_parameters >= most:
-        embedding = embedding or "int7"
+    if directed and table_parameters >= most:
+        embedding = embedding or _LARGE_TABLES[name]
     linear: LinearFormat
     early_linear: LinearFormat
     if name == "int8":
