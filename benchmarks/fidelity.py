@@ -17,6 +17,7 @@ import evaluation
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+from cached import cached_vectors
 from contest import say
 from evaluation import KINDS, QUERIES, Collection, Sample
 from report import finish, machine, print_table, versions
@@ -58,14 +59,7 @@ def reference_vectors(package: Path, embedder: Embedder, sample: Sample) -> Vect
     for text in sample.texts:
         digest.update(f"{text.kind}\0{text.content}\0".encode())
     kept = cache() / "fidelity" / f"{digest.hexdigest()[:24]}.npy"
-    if not kept.exists():
-        vectors = embed(embedder, sample)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(".partial.npy")
-        np.save(partial, vectors)
-        partial.replace(kept)
-    known: Vectors = np.load(kept)
-    return known
+    return cached_vectors(kept, lambda: embed(embedder, sample))
 
 
 def inputs(embedder: Embedder, sample: Sample) -> list[list[int]]:

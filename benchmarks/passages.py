@@ -17,11 +17,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
+from cached import cached_vectors
 from evaluation import FOLDER, files_of, require_data
 from standins.folder import cache
 
 from harrier_edge import Embedder
+from harrier_edge.vectors import Vectors
 
 PASSAGES = 60_000
 QUERIES = 1_000
@@ -29,8 +30,6 @@ MODEL = "kestrel"
 STEP = 2_000  # passages between two lines of progress
 _SPACE = re.compile(r"\s+")
 _PASSAGE = re.compile(r"(?=\w).{100,400}(?:\s|[。！？।]|$)")
-
-Vectors = npt.NDArray[np.float32]
 
 
 def draw() -> tuple[list[str], list[str]]:
@@ -67,7 +66,6 @@ def vectors() -> tuple[Vectors, Vectors]:
     if not kept.exists():
         passages, questions = draw()
         folder = kept.with_suffix("")
-        folder.mkdir(parents=True, exist_ok=True)
         made = [
             _step(embedder, passages[start : start + STEP], folder / f"{start}.npy")
             for start in range(0, len(passages), STEP)
@@ -81,13 +79,11 @@ def vectors() -> tuple[Vectors, Vectors]:
 
 
 def _step(embedder: Embedder, texts: Sequence[str], kept: Path) -> Vectors:
-    if not kept.exists():
-        partial = kept.with_suffix(".partial.npy")
-        np.save(partial, embedder.encode_document(texts))
-        partial.replace(kept)
-        print(f"embedded up to {kept.stem}", file=sys.stderr, flush=True)
-    known: Vectors = np.load(kept)
-    return known
+    def make() -> Vectors:
+        print(f"embedding from {kept.stem} on", file=sys.stderr, flush=True)
+        return embedder.encode_document(texts)
+
+    return cached_vectors(kept, make)
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -12,6 +12,7 @@ from importlib.metadata import version
 import apsw
 import numpy as np
 import numpy.typing as npt
+from cached import cached_vectors
 from quality_sets import TOP, Retrieval, document_ranking
 from sentence_transformers import SentenceTransformer
 from standins.folder import cache
@@ -55,14 +56,8 @@ def remembered(name: str, encode: Encode) -> Encode:
         digest = hashlib.sha256(f"{name} {version(TEACHER)}".encode())
         for text in texts:
             digest.update(f"{text}\0".encode())
-        path = cache() / "quality" / f"{digest.hexdigest()[:24]}.npy"
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            partial = path.with_suffix(".partial.npy")
-            np.save(partial, encode(texts))
-            partial.replace(path)
-        known: Vectors = np.load(path)
-        return known
+        kept_file = cache() / "quality" / f"{digest.hexdigest()[:24]}.npy"
+        return cached_vectors(kept_file, lambda: encode(texts))
 
     return document
 

@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 import passages
 import psutil
-from passages import Vectors
 from report import finish, machine, print_table, versions
 from search_peers import PEERS, times
 from standins.folder import cache
@@ -36,6 +35,7 @@ from harrier_edge.store.connection import StoredModel
 from harrier_edge.store.database import Database
 from harrier_edge.store.rows import ChunkRow, Part
 from harrier_edge.store.scan import default_candidates
+from harrier_edge.vectors import Vectors
 
 SIZES = (10_000, 100_000, 1_000_000, 3_000_000)
 PEER_SIZES = (100_000, 1_000_000)

@@ -22,7 +22,8 @@ import apsw
 import numpy as np
 import numpy.typing as npt
 import sqlite_vec
-from passages import Vectors
+
+from harrier_edge.vectors import Vectors
 
 Search = Callable[[Vectors, int], object]
 TOP = 10
