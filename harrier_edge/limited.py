@@ -136,6 +136,7 @@ class LimitedSession(Session):
             super()._one_pass(session, [[self._pad_token] * BATCH_TOKENS])
             taken = self._budget.taken() - loaded
             self._give_back_of(session)
+            trim_memory()
             self._batch_bytes[model] = max(taken, BATCH_TOKENS * self.dimension * _FLOAT_BYTES)
         self._allowed = self._budget.room()
         return session

@@ -73,12 +73,7 @@ def trim_memory() -> None:
 
     https://man7.org/linux/man-pages/man3/malloc_trim.3.html
     """
-    if sys.platform == "linux":
-        import ctypes  # most processes never need it
-
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        if trim is not None:
-            trim(0)
+    _call_glibc("malloc_trim", 0)
 
 
 def return_large_memory() -> None:
@@ -87,12 +82,17 @@ def return_large_memory() -> None:
     By itself it keeps up to 32 MB for the next block, with whatever small ones came to lie there.
     https://man7.org/linux/man-pages/man3/mallopt.3.html
     """
+    _call_glibc("mallopt", _M_MMAP_THRESHOLD, _LARGE_BLOCK)
+
+
+def _call_glibc(name: str, *arguments: int) -> None:
+    """Call a function that glibc has; other C libraries do without."""
     if sys.platform == "linux":
         import ctypes  # most processes never need it
 
-        choose = getattr(ctypes.CDLL(None), "mallopt", None)
-        if choose is not None:
-            choose(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
+        function = getattr(ctypes.CDLL(None), name, None)
+        if function is not None:
+            function(*arguments)
 
 
 def available_memory() -> int | None:

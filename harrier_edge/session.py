@@ -302,11 +302,11 @@ class Session:
     def give_back(self) -> None:
         """Give the memory back that the batches of single threads took."""
         self._give_back_of(self._single())
+        trim_memory()
 
     def _give_back_of(self, session: onnxruntime.InferenceSession) -> None:
-        """Have a graph give its memory back, by the shortest text."""
+        """Have a graph give its memory to the C library, by the shortest text."""
         Session._one_pass(self, session, [[self._pad_token]], _giving_back())
-        trim_memory()
 
     def _all_threads(self) -> onnxruntime.InferenceSession:
         """The graph for all threads in one call."""
