@@ -47,7 +47,8 @@ def choose_directions(table: Tensor, sensitivity: Float32) -> Directions:
     """
     rows = np.concatenate(list(_some_rows(table))).astype(np.float64)
     mean = rows.mean(0)
-    covariance = (rows - mean).T @ (rows - mean) / len(rows)
+    rows -= mean
+    covariance = rows.T @ rows / len(rows)
     del rows
     costs, axes = np.linalg.eigh(sensitivity.astype(np.float64))
     costs = np.sqrt(np.maximum(costs, 0) + _DAMPING * max(float(costs.mean()), 1e-30))
