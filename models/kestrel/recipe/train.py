@@ -226,13 +226,15 @@ def run(
     data = Views(views, tokenizer, vectors, seed)
     print(f"{data.size} views of {len(vectors)} texts", flush=True)
     trust = data.trust()
-    model: Encoder = Bag(data.table(words) if former is None else former["embed_tokens.weight"])
-    for number, stage in enumerate(STAGES):
-        if former is not None and stage is not STAGES[-1]:
-            continue
+    model: Encoder
+    if former is None:
+        model, first = Bag(data.table(words)), 0
+    else:
+        first = len(STAGES) - 1
+        model = _grown(Bag(former["embed_tokens.weight"]), STAGES[first].layers)
+        model.load_state_dict(former)
+    for number, stage in enumerate(STAGES[first:], first):
         model = _grown(model, stage.layers)
-        if former is not None:
-            model.load_state_dict(former)
         if saved and saved["stage"] > number:
             continue
         training = Training(model, stage, data, trust, state, number)
