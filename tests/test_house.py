@@ -45,7 +45,7 @@ FLOORS = {
         {"folder", "weights"},
         {"graph", "checkpoint", "compiled_tokenizer"},
         {"precision", "reference", "sensitivity", "sentence_model", "sentence_transformers"},
-        {"architectures", "traced"},
+        {"architectures", "taps", "traced"},
         {"calibrate", "layers", "parity", "past"},
         {"sample"},
         {"manifest"},
@@ -62,7 +62,7 @@ OWNERS = {
         "harrier_edge.limited",
         "harrier_edge.packing",
         "harrier_edge.session",
-        "harrier_export.calibrate",
+        "harrier_export.taps",
     },
     "tokenizers": {
         "harrier_edge.tokens",

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from harrier_edge.session import token_batches
 from harrier_export.architectures import Architecture
@@ -26,11 +26,11 @@ from harrier_export.checkpoint import Checkpoint, Float32, Tensor, held
 from harrier_export.graph import FLOAT, GraphBuilder
 from harrier_export.precision import float_format
 from harrier_export.precision.float32 import FloatLinear
-from harrier_export.precision.formats import Last, Rows
+from harrier_export.precision.formats import Rows
 from harrier_export.rounding import feedback
 from harrier_export.sensitivity import Run, choose_probes, measure_sensitivity
 from harrier_export.smoothing import smooth
-from harrier_export.weights import WeightFiles
+from harrier_export.taps import TappedLayer
 
 # How much a text's last two tokens count in the statistics, for each of its first 64 tokens; all
 # others count 1 each. The vector is the last token's state: what it loses is lost.
@@ -133,7 +133,7 @@ class Calibration:
             for i in range(len(d.layers)):
                 folder = self._scratch / f"probe-{i}"
                 folder.mkdir(parents=True)
-                yield _LayerRun(folder, self, i).probe
+                yield TappedLayer(folder, partial(self._write_layer, i)).probe
                 shutil.rmtree(folder, ignore_errors=True)
 
         def pool(states: Float32) -> Float32:
@@ -199,10 +199,10 @@ class Calibration:
     def _run(self, folder: Path) -> dict[str, _Inputs]:
         """Bring all states through the layer: what entered its products, by the first weight."""
         folder.mkdir()
-        run = _LayerRun(folder, self, self._layer)
+        run = TappedLayer(folder, partial(self._write_layer, self._layer))
         seen: dict[str, _Inputs] = {}
         for at, batch in enumerate(self._batches):
-            state, inputs = run(batch, np.load(self._state(at)))
+            state, inputs = run(batch.ids, batch.mask, np.load(self._state(at)))
             np.save(self._state(at), state)
             for name, x in inputs.items():
                 seen.setdefault(name, _Inputs(self._chosen)).add(x, batch.weight)
@@ -287,8 +287,8 @@ class Calibration:
                 for name in (f"{a}.k_proj", f"{a}.v_proj")
             }
 
-    def layer_graph(self, graph: GraphBuilder, layer: int, linear: FloatLinear) -> None:
-        """Write a layer in float32, its products as `linear` writes them."""
+    def _write_layer(self, layer: int, graph: GraphBuilder, linear: FloatLinear) -> None:
+        """Write a layer in float32 from "state" to "next_state", its products by `linear`."""
         form = float_format(linear)
         builder = DecoderBuilder(
             graph, self._checkpoint, self._decoder, form, self._architecture.norm_offset
@@ -297,23 +297,6 @@ class Calibration:
         state = Rows(graph.input("state", FLOAT, shape))
         state = self._architecture.layer(builder, state, layer)
         graph.output(state.settled(graph), "next_state", FLOAT, shape)
-
-
-@dataclass(frozen=True)
-class _Taps(FloatLinear):
-    """float32 products that show their input as a graph output, named like the first weight."""
-
-    names: list[str] = field(default_factory=list)
-
-    def write(
-        self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last | None
-    ) -> list[Rows]:
-        """See LinearFormat."""
-        name = next(iter(weights))
-        (width,) = {tensor.shape[1] for tensor in weights.values()}
-        graph.output(x.settled(graph), name, FLOAT, ["batch", "sequence", width])
-        self.names.append(name)
-        return super().write(graph, x, weights, last)
 
 
 class _AdjustedLayer:
@@ -349,34 +332,6 @@ class _AdjustedLayer:
     def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
         tensor = self._checkpoint.tensor(f"{name}.weight", *shape)
         return self.tensors.get(tensor.name, tensor)
-
-
-class _LayerRun:
-    """One float32 layer in ONNX Runtime."""
-
-    def __init__(self, folder: Path, calibration: Calibration, layer: int) -> None:
-        taps = _Taps()
-        with WeightFiles(folder / "layer.onnx_data") as weights:
-            graph = GraphBuilder(weights)
-            calibration.layer_graph(graph, layer, taps)
-            graph.save(folder / "layer.onnx")
-        self._names = taps.names
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors; the rest is about how the graph is optimized
-        self._session = onnxruntime.InferenceSession(str(folder / "layer.onnx"), options)
-
-    def __call__(self, batch: _Batch, state: Float32) -> tuple[Float32, dict[str, Float32]]:
-        """The next state, and weight name -> input."""
-        feeds = {"input_ids": batch.ids, "attention_mask": batch.mask, "state": state}
-        following, *inputs = self._session.run(["next_state", *self._names], feeds)
-        return following, dict(zip(self._names, inputs, strict=True))
-
-    def probe(self, texts: Sequence[Sequence[int]], state: Float32) -> Float32:
-        """The next state of texts (token ids) of one length."""
-        ids = np.array(texts, np.int64)
-        feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "state": state}
-        following: Float32 = self._session.run(["next_state"], feeds)[0]
-        return following
 
 
 class _Inputs:
