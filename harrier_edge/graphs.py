@@ -7,7 +7,7 @@ harm is read: operators, and where tensors say that their bytes are.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,24 @@ def external_tensors(path: Path) -> dict[str, ExternalTensor]:
     tensors = (value for field, value in _graph_fields(path) if field == _GRAPH_INITIALIZER)
     found = (_external_tensor(_message(tensor)) for tensor in tensors)
     return {name: tensor for name, tensor in found if tensor.entry}
+
+
+def with_entries(path: Path, entries: Mapping[str, Mapping[str, str]]) -> bytes:
+    """A sound model, but that its initializers of these names have other entries."""
+
+    def initializer(data: memoryview) -> bytes:
+        name, tensor = _external_tensor(data)
+        own = [
+            _written(_TENSOR_EXTERNAL, _written(1, key.encode()) + _written(2, value.encode()))
+            for key, value in entries.get(name, tensor.entry).items()
+        ]
+        rest = _replaced(data, _TENSOR_EXTERNAL, lambda pair: b"")
+        return _written(_GRAPH_INITIALIZER, b"".join([rest, *own]))
+
+    def graph(data: memoryview) -> bytes:
+        return _written(_MODEL_GRAPH, _replaced(data, _GRAPH_INITIALIZER, initializer))
+
+    return _replaced(_bytes(path), _MODEL_GRAPH, graph)
 
 
 def check_graph(path: Path, files: Mapping[str, int]) -> None:
@@ -204,23 +222,48 @@ def _bytes(path: Path) -> memoryview:
 
 def _fields(data: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     """Number and value of each field of a message; numbers as int, all else as bytes."""
-    at, end = 0, len(data)
-    while at < end:
-        key, at = _varint(data, at)
-        field, wire = key >> 3, key & 7
-        if wire == _VARINT:
-            value, at = _varint(data, at)
-            yield field, value
-            continue
-        length = {_FIXED64: 8, _FIXED32: 4}.get(wire)
-        if wire == _BYTES:
-            length, at = _varint(data, at)
-        if length is None or field == 0:
-            raise _MalformedError(f"wire type {wire} of field {field}")
-        if length > end - at:
-            raise _MalformedError(f"field {field} is cut short")
-        yield field, data[at : at + length]
-        at += length
+    at = 0
+    while at < len(data):
+        field, value, at = _field(data, at)
+        yield field, value
+
+
+def _field(data: memoryview, at: int) -> tuple[int, int | memoryview, int]:
+    """Number and value of the field at `at`, and where the next one is."""
+    key, at = _varint(data, at)
+    field, wire = key >> 3, key & 7
+    if wire == _VARINT:
+        return field, *_varint(data, at)
+    length = {_FIXED64: 8, _FIXED32: 4}.get(wire)
+    if wire == _BYTES:
+        length, at = _varint(data, at)
+    if length is None or field == 0:
+        raise _MalformedError(f"wire type {wire} of field {field}")
+    if length > len(data) - at:
+        raise _MalformedError(f"field {field} is cut short")
+    return field, data[at : at + length], at + length
+
+
+def _replaced(data: memoryview, field: int, new: Callable[[memoryview], bytes]) -> bytes:
+    """A message with what `new` writes in the place of each `field`."""
+    parts: list[bytes | memoryview] = []
+    at = 0
+    while at < len(data):
+        start = at
+        number, value, at = _field(data, at)
+        parts.append(new(_message(value)) if number == field else data[start:at])
+    return b"".join(parts)
+
+
+def _written(field: int, value: bytes) -> bytes:
+    """A field of bytes, as it stands in a message."""
+    numbers = bytearray()
+    for number in (field << 3 | _BYTES, len(value)):
+        while number >= 0x80:
+            numbers.append(number & 0x7F | 0x80)
+            number >>= 7
+        numbers.append(number)
+    return bytes(numbers) + value
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:

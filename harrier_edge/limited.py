@@ -45,8 +45,6 @@ class LimitedSession(Session):
         super().__init__(*arguments, **options)
         if self._budget.peak() > max(peak, limit):
             self._budget.require(self._budget.peak() - self._budget.taken(), "loading")
-        if self._packed:
-            self._packed.part()
         self._graph_bytes = self._budget.taken() - before
         batch = max(self._batch_bytes.values())
         self._require(batch, "a batch")

@@ -15,6 +15,7 @@ import logging
 import math
 import mmap
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,7 @@ import numpy as np
 import onnxruntime
 
 from harrier_edge.errors import SpecError
-from harrier_edge.graphs import ExternalTensor, external_tensors
+from harrier_edge.graphs import ExternalTensor, external_tensors, with_entries
 from harrier_edge.machine import available_memory, this_machine
 from harrier_edge.package import MODEL, MODEL_DATA, QUERY, Package, Stamps, open_package, stamps_of
 from harrier_edge.places import cache_folder, lacking_space
@@ -47,10 +48,13 @@ _IN_GRAPH_BYTES = 4096  # up to which ONNX Runtime writes a tensor into the grap
 _PACKING_SECONDS = 600
 _CHILD = "from harrier_edge.packing import main; main()"
 _BLOCK = 2**22  # bytes that are copied at once
-_PART = 2**16  # bytes that reading a byte of a table in parts brings into memory, at the most
+# In so many bytes, or so many parts if they are fewer, a table is brought into memory: Linux grants
+# a process 65,530 areas of memory.
+_PART, _MOST_PARTS = 2**16, 2**13
 # TensorProto.DataType -> what numpy calls it, of those that numpy knows.
 _TYPES = {1: "float32", 2: "uint8", 3: "int8", 10: "float16", 11: "float64"}
-_PACKED = "prepacked_"  # begins the entries by which ONNX Runtime finds what it made of a tensor
+_PACKED = "prepacked_"  # begins the entries by which ONNX Runtime finds what it made of a tensor:
+_OFFSET = re.compile(r"\|\d+;")  # kernel+hash|offset;length;…|offset;length;…
 
 
 class Table(msgspec.Struct, frozen=True):
@@ -78,7 +82,7 @@ class PackedGraphs:
     folder: Path
     tables: Mapping[str, onnxruntime.OrtValue]  # what the graphs have to be given
     _maps: Sequence[mmap.mmap]  # over which these lie
-    _row_bytes: Sequence[int]  # what one token has in each
+    _steps: Sequence[tuple[int, int]]  # bytes of a row of each table, and of a part of it
 
     def forget(self) -> None:
         """Give the pages of the tables back; they are mapped again when they are read again."""
@@ -86,23 +90,10 @@ class PackedGraphs:
             for mapped in self._maps:
                 mapped.madvise(mmap.MADV_DONTNEED)
 
-    def part(self) -> None:
-        """Have a byte that is read bring 64 KB of its table into memory, at the most.
-
-        Linux maps all around it that it has in one piece, mostly 256 KB, but nothing that lies in
-        an area with other advice. For every second part it is told what changes nothing else here:
-        that reading ahead from the disk is no use. That takes 4 ms for 170 MB.
-        """
-        if sys.platform == "linux":
-            for mapped in self._maps:
-                for start in range(0, len(mapped), 2 * _PART):
-                    mapped.madvise(mmap.MADV_RANDOM, start, min(_PART, len(mapped) - start))
-
     def bytes_of(self, tokens: Sequence[int]) -> int:
-        """What reading the rows of `tokens` brings into memory, after `part`."""
+        """What reading the rows of `tokens` brings into memory."""
         rows = np.unique(np.asarray(tokens))
-        parts = (np.unique(rows * row_bytes // _PART).size for row_bytes in self._row_bytes)
-        return _PART * sum(parts)
+        return sum(part * np.unique(rows * row // part).size for row, part in self._steps)
 
     def graph(self, original: Path) -> Path | None:
         """What takes the place of one of the package's graphs, if something does."""
@@ -260,10 +251,8 @@ def _write(package: Package, part: Path) -> list[Table]:
     _copy(part / "made" / _WEIGHTS, part / _WEIGHTS, left_out)
     if QUERY in package.manifest.files:
         _optimize(package.folder / QUERY, part / "made")
-        # It has the same weights, and so they have the same places.
-        if _entries(part / "made" / QUERY) != _entries(part / MODEL):
-            raise OSError(f"{QUERY} has other weights than {MODEL}")
-        (part / "made" / QUERY).rename(part / QUERY)
+        same = _places(external_tensors(part / "made" / QUERY), made)
+        (part / QUERY).write_bytes(with_entries(part / "made" / QUERY, same))
     shutil.rmtree(part / "made")
     return list(tables.values())
 
@@ -310,8 +299,20 @@ def _is_packed(tensor: ExternalTensor) -> bool:
     return any(key.startswith(_PACKED) for key in tensor.entry)
 
 
-def _entries(graph: Path) -> dict[str, dict[str, str]]:
-    return {name: tensor.entry for name, tensor in external_tensors(graph).items()}
+def _places(
+    tensors: Mapping[str, ExternalTensor], made: Mapping[str, ExternalTensor]
+) -> dict[str, dict[str, str]]:
+    """Where the file of `made` has the same tensors, which ONNX Runtime writes in any order."""
+    for name, tensor in tensors.items():
+        if name not in made or _content(tensor) != _content(made[name]):
+            raise OSError(f"{QUERY} has another tensor {name!r} than {MODEL}")
+    return {name: made[name].entry for name in tensors}
+
+
+def _content(tensor: ExternalTensor) -> tuple[object, ...]:
+    """What it is, wherever it lies; of what was packed, ONNX Runtime's hash is part of it."""
+    rest = {k: _OFFSET.sub("|", v) for k, v in tensor.entry.items() if k != "offset"}
+    return tensor.type, tensor.shape, rest
 
 
 def _copy(source: Path, target: Path, left_out: list[tuple[int, int]]) -> None:
@@ -332,16 +333,32 @@ def _copy(source: Path, target: Path, left_out: list[tuple[int, int]]) -> None:
 
 
 def _mapped(package: Package, folder: Path, note: Note) -> PackedGraphs:
-    values, maps, row_bytes = {}, [], []
+    maps = {}
+    for name in {table.file for table in note.tables}:
+        with (package.folder / name).open("rb") as file:
+            maps[name] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    values, steps = {}, []
     for table in note.tables:
-        with (package.folder / table.file).open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         count = math.prod(table.shape)
-        array = np.frombuffer(mapped, table.type, count, table.offset).reshape(table.shape)
-        maps.append(mapped)
-        row_bytes.append(array.nbytes // max(1, len(array)))
+        array = np.frombuffer(maps[table.file], table.type, count, table.offset)
+        array = array.reshape(table.shape)
+        part = max(_PART, 2 ** math.ceil(math.log2(array.nbytes / _MOST_PARTS)))
+        _divide(maps[table.file], table.offset, array.nbytes, part)
+        steps.append((array.nbytes // max(1, len(array)), part))
         values[table.name] = onnxruntime.OrtValue.ortvalue_from_numpy(array)
-    return PackedGraphs(folder, values, maps, row_bytes)
+    return PackedGraphs(folder, values, list(maps.values()), steps)
+
+
+def _divide(mapped: mmap.mmap, offset: int, size: int, part: int) -> None:
+    """Have a byte that is read bring `part` bytes of its table into memory, at the most.
+
+    Linux maps all around it that it has in one piece, mostly 256 KB, but nothing that lies in an
+    area with other advice. For every second part it is told what changes nothing else here: that
+    reading ahead from the disk is no use. That takes 4 ms for 170 MB.
+    """
+    if sys.platform == "linux":
+        for start in range(offset // part * part, offset + size, 2 * part):
+            mapped.madvise(mmap.MADV_RANDOM, start, min(part, len(mapped) - start))
 
 
 def _on_disk(path: Path) -> int:

@@ -15,7 +15,7 @@ from standins.mutations import mutate, rehash
 
 from harrier_edge.archive import install
 from harrier_edge.errors import ModelError, PackageError
-from harrier_edge.graphs import check_graph
+from harrier_edge.graphs import check_graph, with_entries
 from harrier_edge.package import open_package, pulled_packages
 
 
@@ -46,6 +46,20 @@ def located(key: str, value: str) -> Callable[[onnx.ModelProto], None]:
         entry.value = value
 
     return change
+
+
+def test_entries_are_replaced_and_nothing_else(tiny_package: Path) -> None:
+    """By the name of the tensor; as the onnx package reads it."""
+    path = tiny_package / "model.onnx"
+    before = onnx.load(path, load_external_data=False)
+    name = external(before).name
+    moved = {"location": "weights", "offset": "0" * 200}
+    after = onnx.ModelProto.FromString(with_entries(path, {name: moved}))
+    assert {e.key: e.value for e in external(after).external_data} == moved
+    assert external(after).name == name
+    for model in (before, after):
+        del external(model).external_data[:]
+    assert after == before
 
 
 def branch(tensor: onnx.TensorProto) -> onnx.NodeProto:
