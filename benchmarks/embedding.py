@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from contenders import OURS, PEERS
+from contenders import BLOCKS, OURS, PEERS, TORCH
 from contest import Contest, say
 from protocol import Shape, shape_of
 from report import finish, flat_key, machine, print_table, versions
@@ -40,7 +40,9 @@ NAMES: dict[str, list[str]] = {
     TRAINED: [*(f"{OURS} {precision}" for precision in PRECISIONS), *PEERS],
     "0.6b": [
         *(f"{OURS} {precision}" for precision in ("fp32", "int8")),
-        *(name for name in PEERS if name.startswith(("sentence-transformers", "MatMulNBits"))),
+        *TORCH,
+        *BLOCKS,
+        "optimum int8",
     ],
 }
 
