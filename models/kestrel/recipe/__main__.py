@@ -17,7 +17,6 @@ from safetensors.torch import load_file
 
 from recipe import checkpoint, corpus, sources, teacher, train, vocabulary
 
-READ = 136_000  # English texts that the teacher reads; the others go unused
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -40,7 +39,6 @@ def main() -> None:
     if not args.anew and (args.output / checkpoint.WEIGHTS).exists():
         former = {k: v.float() for k, v in load_file(args.output / checkpoint.WEIGHTS).items()}
         shutil.copyfile(args.output / "tokenizer.json", args.work / "tokenizer.json")
-    texts = texts[:READ]
     tokenizer = vocabulary.build(args.work, views, args.seed)
     vectors = teacher.build(args.work, texts, args.threads)
     words = teacher.words(args.work, tokenizer, args.threads)

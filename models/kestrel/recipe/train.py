@@ -42,7 +42,7 @@ class Stage:
 STAGES = (
     Stage(layers=0, minutes=3, batch=512, rate=5e-3, table_rate=2e-3, longest=256, english=0.5),
     Stage(layers=1, minutes=5, batch=512, rate=2e-3, table_rate=6e-4, longest=256, english=0.55),
-    Stage(layers=2, minutes=28, batch=256, rate=1.5e-3, table_rate=4e-4, longest=256, english=0.55),
+    Stage(layers=2, minutes=150, batch=256, rate=2e-3, table_rate=5e-4, longest=256, english=0.6),
 )
 TEMPERATURE = 0.05
 SHAPE = 0.3  # weight of the batch's similarities in the loss
@@ -53,7 +53,7 @@ MORE = {"de": 2.0, "es": 3.0, "fr": 2.0, "ru": 3.0, "zh_CN": 3.0, "ar": 4.0}  # 
 _FEWEST = 300  # views of a language
 _KINDS = {"word": 0.06, "gene": 0.07, "gene term": 0.03, "gloss": 0.2, "example": 0.24,
           "term": 0.06, "question": 0.08, "passage": 0.16, "long": 0.05,
-          "document": 0.05}  # fmt: skip
+          "document": 0.07}  # fmt: skip
 _TASKS = (  # beside the model's own prompts, so that another instruction does no harm
     "Given a question, retrieve documents that answer it",
     "Find notes about this topic",
