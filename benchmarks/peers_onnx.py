@@ -152,10 +152,13 @@ def _optimum_int8(checkpoint: Path) -> Path:
 def _load_hidden_states(files: Path, checkpoint: Path) -> Embed:
     session = _session(files / MODEL)
     pad_token = shape_of(checkpoint).pad_token
+    inputs = {each.name for each in session.get_inputs()}
 
     def run(batch: Ids) -> Vectors:
         ids, mask = padded(batch, pad_token)
         feeds = {"input_ids": ids, "attention_mask": mask}
+        if "position_ids" in inputs:  # of decoders; padding is on the right
+            feeds["position_ids"] = np.broadcast_to(np.arange(ids.shape[1]), ids.shape)
         states = session.run(["last_hidden_state"], feeds)[0]
         return unit(states[np.arange(len(batch)), mask.sum(1) - 1])
 
