@@ -1,7 +1,7 @@
 """An ONNX graph as it lies on disk, read with nothing but bounds before ONNX Runtime sees it.
 
 The format is protobuf: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto. Only what can do
-harm is read: operators, and where tensors say that their bytes are.
+harm is read: operators, and where tensors say that their bytes are. Only that is ever rewritten.
 """
 
 from __future__ import annotations

@@ -39,8 +39,7 @@ GIVE_BACK_TOKENS = 512
 # Up to this many tokens, products have the same bits whether a text comes at once or behind the
 # past of its beginning, given that two tokens or more are left.
 CACHED_TEXT_TOKENS = 64
-# A token that is read brings more of the table into memory than its row: 64 KB on Linux, where it
-# can be had so small.
+# A token that is read brings more of the table into memory than its row: 64 to 256 KB.
 FORGET_TOKENS = 256
 
 

@@ -73,7 +73,7 @@ class Views:
         self, views: list[View], tokenizer: Tokenizer, vectors: Vectors, seed: int
     ) -> None:
         tried = [v for v in views if v.target < _HELD_BACK and v.kind != "word"]
-        views = [v for v in views if _HELD_BACK <= v.target < len(vectors)]
+        views = [v for v in views if v.target >= _HELD_BACK]
         encoded = tokenizer.encode_batch_fast([v.text for v in views], add_special_tokens=False)
         self._tried = [
             ([v for v in tried if (v.language == "en") == english])[:2_000]
