@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import sys
 import tarfile
 from pathlib import Path
@@ -12,10 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "models" / "kestrel"))
 
 from recipe.clean import Held  # noqa: E402
+from recipe.sentences import sentences  # noqa: E402
 
 torch = pytest.importorskip("torch")
 
-from recipe.student import Bag, Student, config  # noqa: E402
+from recipe.student import Bag, Linear, Student, config  # noqa: E402
 from recipe.train import Rows  # noqa: E402
 
 
@@ -51,6 +54,37 @@ def held(tmp_path: Path) -> Held:
 def test_what_is_evaluated_is_not_learned(held: Held, text: str, is_held: bool) -> None:
     """A sentence of an evaluation set, or eight of its words in a row, keeps a text out."""
     assert held.has(text) is is_held
+
+
+def test_sentences_are_made_of_common_words(tmp_path: Path) -> None:
+    """Every slot is filled, verbs have the forms that WordNet lists or else the rules', and many
+    sentences come with another like them."""
+    nouns = (
+        "artist ibex mug pear city ear act fair fact word tribe isle fern tax rust peace salt joy"
+    )
+    verbs = "run lift eat make watch carry owe own vary fight think"
+    files = [18, 5, 6, 13, 15, 8, 4, 11, 9, 10, 14, 17, 20, 21, 22, 26, 27, 12, 7, 28]
+    nouns += " heat year"
+    verb_files = [38, 35, 34, 36, 39, 32, 41, 40, 30, 33, 31]
+    lines = [f"{word}%1:{n:02}:00:: 1 5" for word, n in zip(nouns.split(), files, strict=True)]
+    lines += [f"{word}%2:{n}:00:: 1 5" for word, n in zip(verbs.split(), verb_files, strict=True)]
+    lines += ["odd%3:00:00:: 1 5", "even%5:00:00:: 1 5", "rural%3:01:00:: 1 5", "x_y%1:18:00:: 1 9"]
+    (tmp_path / "wordnet").mkdir()
+    (tmp_path / "wordnet/cntlist.rev").write_text("\n".join(lines), "utf-8")
+    (tmp_path / "wordnet/verb.exc").write_text("ran run\nrunning run\nmade make\n", "utf-8")
+    countries = tmp_path / "iso-codes/json/iso_3166-1.json"
+    countries.parent.mkdir(parents=True)
+    countries.write_text(json.dumps({"3166-1": [{"name": "Chad"}]}), "utf-8")
+    made = list(itertools.islice(sentences(tmp_path, ["mitosis"], ["ataxia"], 1), 4_000))
+    assert {
+        "An artist is lifting a mug.",
+        "An odd ibex is running across the isle.",
+        "The artist ran to the city with an ibex.",
+        "Someone is making a mug out of salt.",
+        "Chad owes Chad over act",
+        "Loss of ataxia leads to mitosis.",
+    } <= set(made)
+    assert not any("{" in text or "x_y" in text or " a a" in text for text in made)
 
 
 def _bag() -> Bag:
@@ -105,3 +139,19 @@ def test_the_student_is_gemma_3() -> None:
             state = model(ids[row : row + 1, :length]).last_hidden_state[0, -1]
             wanted = torch.nn.functional.normalize(state, dim=0)
             assert float(wanted @ vectors[row]) > 0.99999
+
+
+def test_products_in_bfloat16_learn_what_float32s_do() -> None:
+    """Their gradients are those of float32, to the precision of a bfloat16, and are float32."""
+    torch.manual_seed(0)
+    linear = Linear(64, 32)
+    x = torch.randn(5, 7, 64, requires_grad=True)
+    wanted = torch.autograd.grad(
+        torch.nn.functional.linear(x, linear.weight).square().sum(), (x, linear.weight)
+    )
+    found = torch.autograd.grad(linear(x).square().sum(), (x, linear.weight))
+    for own, exact in zip(found, wanted, strict=True):
+        assert own.dtype == torch.float32
+        assert float(torch.nn.functional.cosine_similarity(own, exact, dim=-1).min()) > 0.999
+    with torch.no_grad():
+        assert torch.equal(linear(x), torch.nn.functional.linear(x, linear.weight))

@@ -40,8 +40,8 @@ def main() -> None:
         former = {k: v.float() for k, v in load_file(args.output / checkpoint.WEIGHTS).items()}
         shutil.copyfile(args.output / "tokenizer.json", args.work / "tokenizer.json")
     tokenizer = vocabulary.build(args.work, views, args.seed)
-    vectors = teacher.build(args.work, texts, args.threads)
-    words = teacher.words(args.work, tokenizer, args.threads)
+    vectors = teacher.build(args.work, texts)
+    words = teacher.words(args.work, tokenizer)
     student = train.run(args.work, views, tokenizer, vectors, words, former, args.seed)
     checkpoint.write(student, args.work, args.output)
 

@@ -24,6 +24,7 @@ KINDS = {
     "passage": (16_000, 420),
     "long": (4_500, 1_000),
     "document": (14_500, 1_100),
+    "sentence": (70_000, 220),
 }
 # Of each language at most so many pairs; half of them sentences, where there are as many.
 PAIRS = {"de": 36_000, "es": 14_000, "fr": 12_000, "ru": 12_000, "zh_CN": 12_000, "ar": 10_000}
@@ -56,7 +57,7 @@ def build(work: Path, shared: Path, seed: int) -> None:
 
     dropped = 0
     found: dict[str, dict[str, None]] = defaultdict(dict)
-    for kind, text in english(work):
+    for kind, text in english(work, seed):
         text = _cut(tidy(text), KINDS[kind][1])
         if usable(text):
             found[kind][text] = None

@@ -61,15 +61,45 @@ class Norm(nn.Module):
         return functional.rms_norm(x, x.shape[-1:], 1 + self.weight, EPSILON)
 
 
+class _Half(torch.autograd.Function):
+    """x @ weight.T and its gradients in bfloat16, which processors with bf16 products do in half
+    the time or less; what comes out is float32, as what is learned stays."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        x, weight = x.bfloat16(), weight.bfloat16()
+        ctx.save_for_backward(x, weight)
+        return functional.linear(x, weight).float()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.saved_tensors
+        gradient = gradient.bfloat16()
+        of_weight = gradient.flatten(0, -2).T @ x.flatten(0, -2)
+        return (gradient @ weight).float(), of_weight.float()
+
+
+class Linear(nn.Linear):
+    """A product without bias, in bfloat16 while training."""
+
+    def __init__(self, size: int, out: int) -> None:
+        super().__init__(size, out, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not torch.is_grad_enabled():
+            return super().forward(x)
+        return _Half.apply(x, self.weight)  # type: ignore[no-any-return,no-untyped-call]
+
+
 class Attention(nn.Module):
     """Causal attention. It starts as an average: v and o are the identity, scores near 0."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.q_proj = nn.Linear(HIDDEN, HIDDEN, bias=False)
-        self.k_proj = nn.Linear(HIDDEN, HIDDEN, bias=False)
-        self.v_proj = nn.Linear(HIDDEN, HIDDEN, bias=False)
-        self.o_proj = nn.Linear(HIDDEN, HIDDEN, bias=False)
+        self.q_proj = Linear(HIDDEN, HIDDEN)
+        self.k_proj = Linear(HIDDEN, HIDDEN)
+        self.v_proj = Linear(HIDDEN, HIDDEN)
+        self.o_proj = Linear(HIDDEN, HIDDEN)
         self.q_norm = Norm(HEAD, 0.15)
         self.k_norm = Norm(HEAD)
         with torch.no_grad():
@@ -121,9 +151,9 @@ class FeedForward(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(HIDDEN, MIDDLE, bias=False)
-        self.up_proj = nn.Linear(HIDDEN, MIDDLE, bias=False)
-        self.down_proj = nn.Linear(MIDDLE, HIDDEN, bias=False)
+        self.gate_proj = Linear(HIDDEN, MIDDLE)
+        self.up_proj = Linear(HIDDEN, MIDDLE)
+        self.down_proj = Linear(MIDDLE, HIDDEN)
 
     def forward(self, x: Tensor) -> Tensor:
         gate = functional.gelu(self.gate_proj(x), approximate="tanh")

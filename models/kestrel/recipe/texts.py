@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from recipe.sentences import sentences
 from recipe.sources import DESCRIPTIONS, descriptions
 
 Pair = tuple[str, str]  # English, foreign
@@ -21,6 +22,8 @@ _MARKUP = re.compile(r"<[^<>]*>|[~_&](?=\w)|\\[nt]")
 _PARAGRAPH = re.compile(r'<p id="(par_id\w+)"[^>]*>(.*?)</p>', re.DOTALL)
 _TAG = re.compile(r"<[^<>]*>")
 _DIGIT_RUN = re.compile(r"\d{3,}")
+_SENTENCES = 80_000  # made up
+_TERM = 60  # characters of a gene's term in them
 _OFFICE = "usr/lib/libreoffice/program/resource"
 _WESNOTH = "usr/share/games/wesnoth"
 # Thousands of names that few people know, in languages that fewer speak.
@@ -35,11 +38,15 @@ _CODES = (
 _SHORT = dict(pair.split(":") for pair in _CODES.split())
 
 
-def english(work: Path) -> Iterator[tuple[str, str]]:
-    """(kind, text) of the English sources."""
-    yield from (("word", word) for word in _words(work / "root/usr/share"))
-    wordnet = list(_wordnet(work / "root/usr/share/wordnet"))
+def english(work: Path, seed: int) -> Iterator[tuple[str, str]]:
+    """(kind, text) of the English sources; `seed` is of the sentences that are made up."""
+    share = work / "root/usr/share"
+    yield from (("word", word) for word in _words(share))
+    wordnet = list(_wordnet(share / "wordnet"))
     genes = list(_genes(work))
+    terms = [text for kind, text in genes if kind == "gene term" and len(text) < _TERM]
+    made = sentences(share, terms, _medical(share), seed)
+    yield from (("sentence", text) for text in itertools.islice(made, _SENTENCES))
     yield from wordnet
     yield from genes
     for texts in (genes, wordnet):
@@ -70,14 +77,16 @@ def tidy(text: str) -> str:
 
 def _words(share: Path) -> Iterator[str]:
     """English words, of medicine too: the rare ones are in no other text."""
-    lists = (
-        (share / "dict/american-english-huge").read_text("utf-8").splitlines(),
-        (share / "hunspell/en_med_glut.dic").read_text("utf-8", "replace").splitlines()[1:],
-    )
-    for line in itertools.chain(*lists):
-        word = line.partition("/")[0].strip()
+    common = (share / "dict/american-english-huge").read_text("utf-8").splitlines()
+    for word in (*common, *_medical(share)):
         if len(word) > 3 and word.isalpha() and word.isascii():
             yield word
+
+
+def _medical(share: Path) -> list[str]:
+    lines = (share / "hunspell/en_med_glut.dic").read_text("utf-8", "replace").splitlines()[1:]
+    words = (line.partition("/")[0].strip() for line in lines)
+    return [word for word in words if len(word) > 4 and word.isalpha() and word.islower()]
 
 
 def _genes(work: Path) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -51,9 +52,9 @@ QUERY_TOKENS = 28
 FLATTEN = 0.6  # a language's share of the others goes with its size to this power, and
 MORE = {"de": 2.0, "es": 3.0, "fr": 2.0, "ru": 3.0, "zh_CN": 3.0, "ar": 4.0}  # with this
 _FEWEST = 300  # views of a language
-_KINDS = {"word": 0.06, "gene": 0.07, "gene term": 0.03, "gloss": 0.2, "example": 0.24,
-          "term": 0.06, "question": 0.08, "passage": 0.16, "long": 0.05,
-          "document": 0.07}  # fmt: skip
+_KINDS = {"word": 0.05, "gene": 0.06, "gene term": 0.03, "gloss": 0.17, "example": 0.23,
+          "term": 0.05, "question": 0.06, "passage": 0.14, "long": 0.05, "document": 0.06,
+          "sentence": 0.1}  # fmt: skip
 _TASKS = (  # beside the model's own prompts, so that another instruction does no harm
     "Given a question, retrieve documents that answer it",
     "Find notes about this topic",
@@ -231,7 +232,8 @@ def run(
         model, first = Bag(data.table(words)), 0
     else:
         first = len(STAGES) - 1
-        model = _grown(Bag(former["embed_tokens.weight"]), STAGES[first].layers)
+        layers = {key.split(".")[1] for key in former if key.startswith("layers.")}
+        model = _grown(Bag(former["embed_tokens.weight"]), len(layers))
         model.load_state_dict(former)
     for number, stage in enumerate(STAGES[first:], first):
         model = _grown(model, stage.layers)
@@ -262,6 +264,9 @@ class Training:
     ) -> None:
         self._model, self._stage, self._data = model, stage, data
         self._state, self._number = state, number
+        self._embedded = model.embedded
+        if stage.layers > 1 and shutil.which("g++"):
+            self._embedded = torch.compile(model.embedded, dynamic=True)
         table = model.embed_tokens.weight.requires_grad_(False)
         self._rows = Rows(table, trust)
         self._others = _optimizer(model, stage)
@@ -306,7 +311,7 @@ class Training:
             group["lr"] = group["highest"] * rate
         rows, places = torch.unique(ids, return_inverse=True)
         table = self._model.embed_tokens.weight[rows].requires_grad_()
-        loss = _loss(self._model.embedded(functional.embedding(places, table), lengths), targets)
+        loss = _loss(self._embedded(functional.embedding(places, table), lengths), targets)
         self._others.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._others.param_groups[0]["params"], 1.0)
