@@ -41,7 +41,7 @@ def main() -> None:
         shutil.copyfile(args.output / "tokenizer.json", args.work / "tokenizer.json")
     tokenizer = vocabulary.build(args.work, views, args.seed)
     vectors = teacher.build(args.work, texts)
-    words = teacher.words(args.work, tokenizer)
+    words = teacher.words(args.work, tokenizer) if former is None else {}
     student = train.run(args.work, views, tokenizer, vectors, words, former, args.seed)
     checkpoint.write(student, args.work, args.output)
 

@@ -45,7 +45,8 @@ def english(work: Path, seed: int) -> Iterator[tuple[str, str]]:
     wordnet = list(_wordnet(share / "wordnet"))
     genes = list(_genes(work))
     terms = [text for kind, text in genes if kind == "gene term" and len(text) < _TERM]
-    made = sentences(share, terms, _medical(share), seed)
+    rare = [word for word in _medical(share) if len(word) > 4 and word.isalpha() and word.islower()]
+    made = sentences(share, terms, rare, seed)
     yield from (("sentence", text) for text in itertools.islice(made, _SENTENCES))
     yield from wordnet
     yield from genes
@@ -85,8 +86,7 @@ def _words(share: Path) -> Iterator[str]:
 
 def _medical(share: Path) -> list[str]:
     lines = (share / "hunspell/en_med_glut.dic").read_text("utf-8", "replace").splitlines()[1:]
-    words = (line.partition("/")[0].strip() for line in lines)
-    return [word for word in words if len(word) > 4 and word.isalpha() and word.islower()]
+    return [line.partition("/")[0].strip() for line in lines]
 
 
 def _genes(work: Path) -> Iterator[tuple[str, str]]:

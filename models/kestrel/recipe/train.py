@@ -218,7 +218,8 @@ def run(
 ) -> Student:
     """Train all stages; of a kestrel that is there, `former` its weights, only the last again.
 
-    A killed run goes on from the last checkpoint, at most minutes old.
+    `words` are for the first table: a former one needs none. A killed run goes on from
+    the last checkpoint, at most minutes old.
     """
     torch.manual_seed(seed)
     torch.set_flush_denormal(True)
