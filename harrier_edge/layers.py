@@ -16,6 +16,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from harrier_edge.errors import PackageError
+from harrier_edge.runtime import giving_back
 
 Array = npt.NDArray[np.float32]
 
@@ -67,7 +68,7 @@ class _Layer:
         if inputs.keys() != _INPUTS | ({"hidden"} if follows else set()):
             raise PackageError(f"{path}: its inputs are {sorted(inputs)}. Export the model again.")
         self._graph = graph
-        self._output = graph.get_outputs()[0].name
+        self._output = graph.get_outputs()[0]
         _, self._kv_heads, _, self._head_dim = inputs["past_key"].shape
 
     def run(
@@ -99,13 +100,13 @@ class _Layer:
             else:
                 on_tokens(stop - start)
             if only_end and stop < count:
-                self._run(feeds, alone, 0)
+                self._run(self._bound(feeds, alone, 0))
                 for kept, new in zip(past, alone, strict=True):
                     kept[:, :, start:stop] = new[:, :, : stop - start]
                 continue
-            output = self._run(feeds, past, start)
             if only_end:
-                return output
+                return self._end(feeds, past, start)
+            output = self._run(self._bound(feeds, past, start))
             if made is None:
                 made = np.empty((1, count, output.shape[-1]), np.float32)
             made[:, start:stop] = output
@@ -117,21 +118,36 @@ class _Layer:
         shape = (1, self._kv_heads, tokens, self._head_dim)
         return np.zeros(shape, np.float32), np.zeros(shape, np.float32)
 
-    def _run(
+    def _bound(
         self, feeds: dict[str, npt.NDArray[Any]], past: tuple[Array, Array], kept: int
-    ) -> Array:
-        """The output for one piece, which leaves its keys and values behind `kept` rows of `past`.
+    ) -> onnxruntime.IOBinding:
+        """The inputs for one piece, which leaves its keys and values behind `kept` rows of `past`.
 
         ONNX Runtime works in the memory that it is given: no copy grows with the text.
         """
         binding = self._graph.io_binding()
         for name, value in {**feeds, "kept": np.array(kept, np.int64)}.items():
             binding.bind_cpu_input(name, value)
-        binding.bind_output(self._output)
         for name, rows in zip(("key", "value"), past, strict=True):
             shared = onnxruntime.OrtValue.ortvalue_from_numpy(rows)
             binding.bind_ortvalue_input(f"past_{name}", shared)
             binding.bind_ortvalue_output(f"present_{name}", shared)
+        return binding
+
+    def _run(self, binding: onnxruntime.IOBinding) -> Array:
+        """The output for one piece."""
+        binding.bind_output(self._output.name)
         self._graph.run_with_iobinding(binding)
-        output: Array = binding.get_outputs()[0].numpy()
+        output: Array = binding.get_outputs()[-1].numpy()  # the last that was bound
         return output
+
+    def _end(
+        self, feeds: dict[str, npt.NDArray[Any]], past: tuple[Array, Array], kept: int
+    ) -> Array:
+        """The text's vector, which does not lie in the memory of the graphs: that is given back."""
+        vector = np.empty((1, self._output.shape[-1]), np.float32)
+        binding = self._bound(feeds, past, kept)
+        bound = onnxruntime.OrtValue.ortvalue_from_numpy(vector)
+        binding.bind_ortvalue_output(self._output.name, bound)
+        self._graph.run_with_iobinding(binding, giving_back())
+        return vector

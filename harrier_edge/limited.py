@@ -26,6 +26,8 @@ class LimitedSession(Session):
     pass would not fit.
     """
 
+    _shares_memory = False  # a graph that is let go takes its memory with it
+
     def __init__(self, *arguments: Any, limit: int, **options: Any) -> None:
         """As a Session, with `limit` in bytes for all that is resident of this process.
 

@@ -18,6 +18,7 @@ from harrier_edge.errors import PackageError, UsageError
 from harrier_edge.layers import LayerByLayer
 from harrier_edge.machine import available_cores, trim_memory
 from harrier_edge.packing import PackedGraphs
+from harrier_edge.runtime import giving_back, open_graph, provider_names
 
 Vectors = npt.NDArray[np.float32]
 
@@ -45,6 +46,8 @@ FORGET_TOKENS = 256
 
 class Session:
     """A loaded graph. Safe to share between threads."""
+
+    _shares_memory = True  # with the graphs of other sessions
 
     def __init__(
         self,
@@ -80,7 +83,7 @@ class Session:
         self._threads = available_cores() if threads is None else threads
         if self._threads < 1:
             raise UsageError(f"threads is {threads}; wanted 1 or more.")
-        self._providers = _provider_names(providers or ["CPU"])
+        self._providers = provider_names(providers or ["CPU"])
         self._on_cpu = self._providers == ["CPUExecutionProvider"]
         self._model = model
         self._once = once
@@ -104,26 +107,13 @@ class Session:
         self._all_threads()
 
     def _open(self, model: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or self._threads
-        options.log_severity_level = 3  # errors; the rest is for those who make graphs
-        # A plan of one block for all that a shape needs saves no time, and holds the most of all.
-        options.enable_mem_pattern = False
-        if self._packed:
-            for name, value in self._packed.tables.items():
-                options.add_initializer(name, value)
-            if graph := self._packed.graph(model):
-                model = graph
-                # It was written as optimized: to look once more takes a third of the loading.
-                level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-                options.graph_optimization_level = level
-        try:
-            return onnxruntime.InferenceSession(str(model), options, providers=self._providers)
-        except Exception as error:  # ONNX Runtime has no common base class of its own
-            raise PackageError(
-                f"{model}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}. "
-                "Export the model again, or install a newer onnxruntime."
-            ) from error
+        return open_graph(
+            model,
+            threads=threads or self._threads,
+            providers=self._providers,
+            packed=self._packed,
+            shares_memory=self._shares_memory,
+        )
 
     def _load(self, model: Path, threads: int) -> onnxruntime.InferenceSession:
         session = self._open(model, threads)
@@ -173,7 +163,7 @@ class Session:
         self.refuse_fork()
         if self._layers and len(text) > self._one_pass_tokens:
             return self._layers.run(text)
-        options = _giving_back() if len(text) > GIVE_BACK_TOKENS else None
+        options = giving_back() if len(text) > GIVE_BACK_TOKENS else None
         return self._one_pass(self._all_threads(), [text], options)
 
     def _one_pass(
@@ -306,7 +296,7 @@ class Session:
 
     def _give_back_of(self, session: onnxruntime.InferenceSession) -> None:
         """Have a graph give its memory to the C library, by the shortest text."""
-        Session._one_pass(self, session, [[self._pad_token]], _giving_back())
+        Session._one_pass(self, session, [[self._pad_token]], giving_back())
 
     def _all_threads(self) -> onnxruntime.InferenceSession:
         """The graph for all threads in one call."""
@@ -355,19 +345,6 @@ def _padded(batch: Sequence[Sequence[int]], pad_token: int) -> dict[str, npt.NDA
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def _giving_back() -> onnxruntime.RunOptions:
-    """Options of a run, after which the session gives all memory back that it does not use."""
-    options = onnxruntime.RunOptions()
-    options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
-    return options
-
-
-def runtime() -> tuple[str, list[str]]:
-    """The version of ONNX Runtime, and the execution providers that it has."""
-    providers = onnxruntime.get_available_providers()
-    return onnxruntime.__version__, [p.removesuffix("ExecutionProvider") for p in providers]
-
-
 def token_batches(
     lengths: Sequence[int], batch_size: int | None = None, padding: bool = True
 ) -> Iterator[list[int]]:
@@ -403,15 +380,3 @@ def _no_past(session: onnxruntime.InferenceSession) -> Vectors:
 
 def _row(text: Sequence[int]) -> npt.NDArray[np.int64]:
     return np.array([text], np.int64)
-
-
-def _provider_names(names: Sequence[str]) -> list[str]:
-    installed = onnxruntime.get_available_providers()
-    by_name = {p.removesuffix("ExecutionProvider").lower(): p for p in installed}
-    chosen = [by_name.get(n.removesuffix("ExecutionProvider").lower(), "") for n in names]
-    if "" in chosen:
-        raise UsageError(
-            f"provider {names[chosen.index('')]!r} is not installed; this onnxruntime has "
-            f"{', '.join(p.removesuffix('ExecutionProvider') for p in installed)}."
-        )
-    return chosen

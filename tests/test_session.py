@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from harrier_edge.beginnings import KEPT
 from harrier_edge.errors import PackageError, UsageError
-from harrier_edge.package import Package
+from harrier_edge.package import Package, find_package
 from harrier_edge.session import CACHED_TEXT_TOKENS, Session
 from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
 from harrier_export import ExportOptions, export
@@ -365,3 +365,34 @@ def test_memory_goes_back_after_a_large_batch(tiny_package: Path) -> None:
         grown, left = map(float, line.split())
         assert grown > 40
         assert left < grown / 2
+
+
+TWO_GRAPHS = """
+import sys
+from pathlib import Path
+from harrier_edge.machine import memory
+from harrier_edge.session import Session
+
+Session._shares_memory = sys.argv[2] == "shared"
+folder, text = Path(sys.argv[1]), [2, *range(300, 800), 1]
+session = Session(
+    folder / "model.onnx", dimension=384, pad_token=0, query=folder / "query.onnx", threads=2
+)
+session.run([text])
+before = memory().peak_mb
+session.run_many([text] * 8)
+print(memory().peak_mb - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what memory is resident is the system's")
+def test_what_one_graph_leaves_free_is_the_next_ones() -> None:
+    """Many texts after a single one take less than with memory of each graph's own."""
+    folder = str(find_package("kestrel"))
+
+    def grown(memory: str) -> float:
+        command = [sys.executable, "-c", TWO_GRAPHS, folder, memory]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        return float(run.stdout)
+
+    assert grown("shared") < grown("own") - 5

@@ -56,7 +56,7 @@ def _sqlite() -> str:
 
 
 def _runtime() -> str:
-    from harrier_edge.session import runtime  # may be what is broken
+    from harrier_edge.runtime import runtime  # may be what is broken
 
     version, providers = runtime()
     return f"{version}, with {', '.join(providers)}"
