@@ -11,8 +11,8 @@ from harrier_edge.errors import SpecError
 
 # Written into new manifests. A format is raised when manifests get a table or key that older
 # releases do not know; what they have known stays readable.
-MANIFEST_FORMAT = 4
-READABLE_FORMATS = (1, 2, 3, 4)
+MANIFEST_FORMAT = 5
+READABLE_FORMATS = (1, 2, 3, 4, 5)
 FAITHFUL = 0.998  # the mean cosine from which on a package can stand for the original model
 MANIFEST_NAME = "manifest.toml"
 
@@ -127,13 +127,21 @@ class Parity(Table, frozen=True):
     min_cosine: float
 
 
+UnicodeForm = Literal["", "NFC", "NFKC"]
+
+
 class CompiledTokenizer(Table, frozen=True):
     """`tokenizer.kitoken`, which gives the ids of `tokenizer.json` and loads many times faster."""
 
     kitoken: str  # the release that wrote it, and the only one that reads it for certain
     first: list[int]  # the ids that begin every input
     texts: int  # on how many texts the ids were found to be the same
-    nfc: bool = False  # whether it takes only texts in Unicode's composed form
+    nfc: bool = False  # before format 5: whether `form` is NFC
+    form: UnicodeForm = ""  # of the only texts that it takes; since format 5
+
+    def only_form(self) -> UnicodeForm:
+        """Unicode's form of the only texts that it takes; empty where it takes all."""
+        return "NFC" if self.nfc else self.form
 
 
 class Sample(Table, frozen=True):

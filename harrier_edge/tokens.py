@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import threading
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from harrier_edge.errors import PackageError
 from harrier_edge.package import COMPILED_TOKENIZER
-from harrier_edge.spec import CompiledTokenizer
+from harrier_edge.spec import CompiledTokenizer, UnicodeForm
 
 if TYPE_CHECKING:
     import kitoken
@@ -126,7 +127,7 @@ class Tokenizer:
         assert self._compiled
         if text.isascii():
             return True
-        return _SPACE_SIGN not in text and not (self._compiled.nfc and _nfc(text) != text)
+        return _SPACE_SIGN not in text and _is_normal(text, self._compiled.only_form())
 
     def fit(self, ids: list[int]) -> TokenizedText:
         """A whole input as far as `max_tokens` go: its first tokens and the final one."""
@@ -151,12 +152,12 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
     return next((n for n, (x, y) in pairs if x != y), min(len(a), len(b)))
 
 
-def _nfc(text: str) -> str:
-    """`text` in Unicode's composed form, as `tokenizers` makes it, whose Unicode is older."""
-    from tokenizers.normalizers import NFC  # needed for other scripts in some models alone
-
-    composed: str = NFC().normalize_str(text)
-    return composed
+def _is_normal(text: str, form: UnicodeForm) -> bool:
+    """Whether `text` is in a form of Unicode, whatever year's: that of characters never changes."""
+    if not form:
+        return True
+    is_known = all(unicodedata.category(character) != "Cn" for character in set(text))
+    return is_known and unicodedata.is_normalized(form, text)
 
 
 def _kitoken() -> ModuleType:

@@ -23,7 +23,7 @@ from harrier_edge import Index
 from harrier_edge.cli import main
 from harrier_edge.package import find_package, installed_packages
 from harrier_edge.places import cache_folder
-from harrier_edge.spec import MANIFEST_NAME, PackageManifest, Sample, read_table
+from harrier_edge.spec import MANIFEST_FORMAT, MANIFEST_NAME, PackageManifest, Sample, read_table
 from harrier_edge.store.database import Database
 from harrier_export import ExportOptions, export, reference
 from harrier_export.manifest import write_manifest
@@ -158,7 +158,7 @@ def malformed_manifest(home: Home) -> None:
 
 
 def later_package(home: Home) -> None:
-    replace(home.package / MANIFEST_NAME, "format = 4", "format = 99")
+    replace(home.package / MANIFEST_NAME, f"format = {MANIFEST_FORMAT}", "format = 99")
 
 
 def other_weights(home: Home) -> None:

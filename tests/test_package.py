@@ -16,7 +16,7 @@ from harrier_edge import Embedder, package
 from harrier_edge.errors import ModelNotFoundError, PackageError, SpecError
 from harrier_edge.package import find_package, open_package, sha256_of
 from harrier_edge.places import cache_folder
-from harrier_edge.spec import MANIFEST_NAME
+from harrier_edge.spec import MANIFEST_FORMAT, MANIFEST_NAME
 
 
 def test_a_sound_package_opens(tiny_package: Path) -> None:
@@ -85,16 +85,16 @@ def test_a_path_out_of_the_package_is_refused(own_package: Path) -> None:
 def test_another_format_is_refused(own_package: Path) -> None:
     """A package of a later format is not guessed at."""
     manifest = own_package / "manifest.toml"
-    text = manifest.read_text("utf-8").replace("format = 4", "format = 5\nnew = 1")
+    text = manifest.read_text("utf-8").replace(f"format = {MANIFEST_FORMAT}", "format = 6\nnew = 1")
     manifest.write_text(text, "utf-8")
-    with pytest.raises(PackageError, match="format 5, this harrier-edge reads 1, 2, 3, 4"):
+    with pytest.raises(PackageError, match="format 6, this harrier-edge reads 1, 2, 3, 4, 5"):
         open_package(own_package)
 
 
 def test_a_package_of_the_first_format_still_opens(own_package: Path) -> None:
     """It has no compiled tokenizer, and needs none."""
     manifest = own_package / "manifest.toml"
-    text = manifest.read_text("utf-8").replace("format = 3", "format = 1")
+    text = manifest.read_text("utf-8").replace(f"format = {MANIFEST_FORMAT}", "format = 1")
     table = re.compile(r"\[(compiled_tokenizer|files.\"tokenizer.kitoken\")\]\n(.+\n)+")
     manifest.write_text(table.sub("", text), "utf-8")
     (own_package / "tokenizer.kitoken").unlink()
