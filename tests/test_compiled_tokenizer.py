@@ -20,6 +20,7 @@ from harrier_edge.tokens import Tokenizer
 from harrier_export.compiled_tokenizer import compile_tokenizer
 from harrier_export.tokenizer import write_tokenizer
 
+KESTREL = Path(__file__).parents[1] / "models" / "kestrel"
 Pair = tuple[Tokenizer, Tokenizer]
 
 
@@ -43,11 +44,40 @@ def tiny(tiny_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return pair(folder, 1)
 
 
-@settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.text(st.characters(exclude_categories=())), min_size=1))
+@pytest.fixture(scope="module")
+def kestrel(tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """The built-in model's, which is of lower case and of Unicode's form NFKC."""
+    folder = tmp_path_factory.mktemp("kestrel-tokenizer")
+    shutil.copyfile(KESTREL / "tokenizer.json", folder / "tokenizer.json")
+    return pair(folder, 1)
+
+
+TEXTS = st.lists(st.text(st.characters(exclude_categories=())), min_size=1)
+EXAMPLES = settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+@EXAMPLES
+@given(TEXTS)
 def test_any_text_has_the_same_ids(tiny: Pair, texts: list[str]) -> None:
     """Whatever the string, lone surrogates included, and whatever its company."""
     reference, compiled = tiny
+    assert compiled.encode(texts) == reference.encode(texts)
+
+
+@EXAMPLES
+@given(TEXTS)
+def test_any_text_has_the_same_ids_in_lower_case(kestrel: Pair, texts: list[str]) -> None:
+    """The same of a tokenizer that changes letters."""
+    reference, compiled = kestrel
+    assert compiled.encode(texts) == reference.encode(texts)
+
+
+def test_every_letter_is_made_small_alike(kestrel: Pair) -> None:
+    """Alone, within and at the end of a word, where a Greek sigma has a shape of its own."""
+    reference, compiled = kestrel
+    cased = [c for c in map(chr, range(sys.maxunicode)) if c.lower() != c or c.upper() != c]
+    texts = [form.format(c) for c in cased for form in ("{}", "a{}b", "A{} C")]
+    assert len(texts) > 8_000
     assert compiled.encode(texts) == reference.encode(texts)
 
 
@@ -64,6 +94,20 @@ def test_a_package_loads_without_tokenizers(tiny_package: Path) -> None:
     assert "_reference" not in vars(tokenizer)
     tokenizer.encode(["\u2581\u2581"])
     assert "_reference" in vars(tokenizer)
+
+
+def test_what_is_not_in_the_form_that_it_takes_goes_to_the_reference(tiny_package: Path) -> None:
+    """As the manifest names it, and as it did before format 5."""
+    table = open_package(tiny_package).manifest.compiled_tokenizer
+    assert table is not None
+    path = tiny_package / "tokenizer.json"
+    for changes in ({"form": "NFC"}, {"nfc": True}):
+        compiled = msgspec.structs.replace(table, **changes)
+        tokenizer = Tokenizer(path, final_token=1, max_tokens=99, compiled=compiled)
+        tokenizer.encode(["\u00e9t\u00e9"])
+        assert "_reference" not in vars(tokenizer)
+        tokenizer.encode(["e\u0301te\u0301"])
+        assert "_reference" in vars(tokenizer)
 
 
 def test_the_thread_that_loads_it_may_end(tiny_package: Path) -> None:

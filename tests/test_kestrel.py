@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -75,6 +77,19 @@ def test_it_has_harriers_form(kestrel: Embedder) -> None:
 def test_what_is_shipped_was_exported_from_the_checkpoint(kestrel: Embedder) -> None:
     """The built-in package names the very checkpoint that lies in the repository."""
     assert kestrel.fingerprint == Checkpoint(CHECKPOINT).fingerprint()
+
+
+def test_it_loads_without_tokenizers(tmp_path: Path) -> None:
+    """Its tokenizer is compiled, too: a question takes neither that library nor its file."""
+    script = """if True:
+        import sys
+        from harrier_edge import Embedder
+        assert Embedder("kestrel").encode_query("where do falcons nest?").shape == (384,)
+        assert "tokenizers" not in sys.modules
+    """
+    command = [sys.executable, "-c", script]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 def test_its_sizes_are_as_promised(kestrel: Embedder) -> None:

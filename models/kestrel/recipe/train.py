@@ -54,7 +54,7 @@ MORE = {"de": 2.0, "es": 3.0, "fr": 2.0, "ru": 3.0, "zh_CN": 3.0, "ar": 4.0}  # 
 _FEWEST = 300  # views of a language
 _KINDS = {"word": 0.05, "gene": 0.06, "gene term": 0.03, "gloss": 0.17, "example": 0.23,
           "term": 0.05, "question": 0.06, "passage": 0.14, "long": 0.05, "document": 0.06,
-          "sentence": 0.1}  # fmt: skip
+          "sentence": 0.06}  # fmt: skip
 _TASKS = (  # beside the model's own prompts, so that another instruction does no harm
     "Given a question, retrieve documents that answer it",
     "Find notes about this topic",

@@ -44,19 +44,20 @@ def build(work: Path, views: list[View], seed: int) -> Tokenizer:
 
 def _untrained() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
-    # White space is one blank and none at the ends, so that an instruction and a query are the
-    # same tokens together and apart.
+    # White space is one blank, one at the start and none at the end, so that an instruction and a
+    # query are the same tokens together and apart. Said in steps that kitoken has too.
     tokenizer.normalizer = normalizers.Sequence(
         [
             normalizers.NFKC(),
             normalizers.Lowercase(),
+            normalizers.Prepend(" "),
             normalizers.Replace(Regex(r"\s+"), " "),
-            normalizers.Strip(),
+            normalizers.Replace(Regex(" $"), ""),
         ]
     )
     tokenizer.pre_tokenizer = pre.Sequence(
         [
-            pre.Metaspace(prepend_scheme="always"),
+            pre.Metaspace(prepend_scheme="never"),
             pre.Punctuation("isolated"),
             pre.Digits(individual_digits=False),
         ]
