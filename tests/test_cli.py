@@ -204,7 +204,9 @@ def test_export_prints_the_manifest(
     assert result["precision"]["name"] == "int8"
     assert result["files"]["model.onnx"]["size"] == (target / "model.onnx").stat().st_size
     assert main([*command, "--overwrite", "--precision", "int4"]) == 0
-    assert "mine in int4" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "mine in int4" in told
+    assert "not measured (--no-verify)" in told
     assert main(command) == 1
     assert "exists already" in capsys.readouterr().err
 

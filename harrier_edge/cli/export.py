@@ -144,5 +144,6 @@ def run(args: argparse.Namespace) -> int:
             f"minimum over {parity.texts} texts, to {parity.reference}"
         )
     else:
-        print("  parity         not measured (install harrier-edge[verify] to measure it)")
+        why = "install harrier-edge[verify] to measure it" if args.verify is None else "--no-verify"
+        print(f"  parity         not measured ({why})")
     return 0
