@@ -153,11 +153,14 @@ def _common(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def _is_normal(text: str, form: UnicodeForm) -> bool:
-    """Whether `text` is in a form of Unicode, whatever year's: that of characters never changes."""
-    if not form:
-        return True
-    is_known = all(unicodedata.category(character) != "Cn" for character in set(text))
-    return is_known and unicodedata.is_normalized(form, text)
+    """Whether `text` is in a form of Unicode, by characters that Python's Unicode knows.
+
+    That of the tokenizers is of another year; what either knows of a character never changes.
+    """
+    return not form or (
+        unicodedata.is_normalized(form, text)
+        and all(unicodedata.category(character) != "Cn" for character in set(text))
+    )
 
 
 def _kitoken() -> ModuleType:

@@ -52,23 +52,18 @@ def kestrel(tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return pair(folder, 1)
 
 
-TEXTS = st.lists(st.text(st.characters(exclude_categories=())), min_size=1)
-EXAMPLES = settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.fixture(scope="module", params=["tiny", "kestrel"])
+def either(request: pytest.FixtureRequest) -> Pair:
+    """Each of the two, one of which changes letters."""
+    forms: Pair = request.getfixturevalue(request.param)
+    return forms
 
 
-@EXAMPLES
-@given(TEXTS)
-def test_any_text_has_the_same_ids(tiny: Pair, texts: list[str]) -> None:
+@settings(max_examples=500, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.text(st.characters(exclude_categories=())), min_size=1))
+def test_any_text_has_the_same_ids(either: Pair, texts: list[str]) -> None:
     """Whatever the string, lone surrogates included, and whatever its company."""
-    reference, compiled = tiny
-    assert compiled.encode(texts) == reference.encode(texts)
-
-
-@EXAMPLES
-@given(TEXTS)
-def test_any_text_has_the_same_ids_in_lower_case(kestrel: Pair, texts: list[str]) -> None:
-    """The same of a tokenizer that changes letters."""
-    reference, compiled = kestrel
+    reference, compiled = either
     assert compiled.encode(texts) == reference.encode(texts)
 
 
