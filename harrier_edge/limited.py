@@ -16,6 +16,8 @@ from harrier_edge.session import BATCH_TOKENS, Session, Vectors
 # Of what a text takes layer by layer, in states: its own, keys and values, and what copies them.
 _STATES = 3
 _FLOAT_BYTES = 4
+# What a batch takes beside others, of what it takes alone: they leave gaps in each other's memory.
+_GAPS = 1.125
 
 
 class LimitedSession(Session):
@@ -137,7 +139,8 @@ class LimitedSession(Session):
             taken = self._budget.taken() - loaded
             self._give_back_of(session)
             trim_memory()
-            self._batch_bytes[model] = max(taken, BATCH_TOKENS * self.dimension * _FLOAT_BYTES)
+            least = BATCH_TOKENS * self.dimension * _FLOAT_BYTES
+            self._batch_bytes[model] = max(int(taken * _GAPS), least)
         self._allowed = self._budget.room()
         return session
 
@@ -158,7 +161,7 @@ class LimitedSession(Session):
             )
             self._running += needed
         try:
-            if self._budget.room() < needed:
+            if self._budget.room() < self._running:  # others may not have taken theirs yet
                 self._tidy()
             return super()._one_pass(session, batch, options)
         finally:
