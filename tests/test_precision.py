@@ -124,7 +124,51 @@ def test_a_large_table_that_is_most_of_the_model_is_in_directions() -> None:
     assert "directions" not in table(20 * 10**6)
 
 
-Finer = Literal["the last", "every"]
+Finer = Literal["no", "the last", "every"]
+
+
+def multiplied(
+    folder: Path, x: Float32, weights: Float32, finer: Finer, last: np.ndarray | None
+) -> Float32:
+    """The product in 8 bits of `x` (texts, tokens, in) and `weights` (out, in), by ONNX Runtime.
+
+    `last` has the number of each text's last token, where that is told.
+    """
+    texts, tokens, _ = x.shape
+    save_file({"w": weights}, folder / "w.safetensors")
+    with WeightFiles(folder / "model.onnx_data") as files:
+        graph = GraphBuilder(files)
+
+        def rows() -> TokenRows:
+            assert last is not None
+            at = graph.constant(last[:, None, None], np.int64)
+            to = graph.constant(np.stack([np.arange(texts), last], -1)[:, None], np.int64)
+            return TokenRows(at, to)
+
+        (product,) = TokenLinear(finer).write(
+            graph,
+            Rows(graph.input("x", FLOAT, list(x.shape))),
+            {"w": read_header(folder / "w.safetensors")["w"]},
+            None if last is None else rows,
+        )
+        graph.output(product.settled(graph), "y", FLOAT, [texts, tokens, len(weights)])
+        graph.save(folder / "model.onnx")
+    (seen,) = onnxruntime.InferenceSession(str(folder / "model.onnx")).run(None, {"x": x})
+    made: Float32 = seen
+    return made
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_no_sum_of_products_is_cut(tmp_path: Path, sign: int) -> None:
+    """Of the largest integers there are, as x86 without VNNI cuts those of signed weights."""
+    codes = np.full((32, 64), 127, np.float32)
+    codes[16:, ::2] = -127
+    for tokens in (1, 6, 70):  # there are kernels for few rows and for many
+        x = np.full((1, tokens, 64), sign, np.float32)
+        seen = multiplied(tmp_path, x, codes, "no", None)
+        np.testing.assert_allclose(seen, x @ codes.T, rtol=1e-6)
+        for file in ("model.onnx", "model.onnx_data"):
+            (tmp_path / file).unlink()
 
 
 @pytest.mark.parametrize(
@@ -137,23 +181,8 @@ def test_the_last_token_is_rounded_finest(tmp_path: Path, finer: Finer, told: bo
     last = np.array([5, 2, 0])
     codes = random.integers(-127, 128, (32, 64)).astype(np.float32)
     codes[:, 0] = 127  # so that these weights need no rounding
-    save_file({"w": codes}, tmp_path / "w.safetensors")
-    with WeightFiles(tmp_path / "model.onnx_data") as weights:
-        graph = GraphBuilder(weights)
-        at = graph.constant(last[:, None, None], np.int64)
-        to = graph.constant(np.stack([np.arange(3), last], -1)[:, None], np.int64)
-        tensor = read_header(tmp_path / "w.safetensors")["w"]
-        (product,) = TokenLinear(finer).write(
-            graph,
-            Rows(graph.input("x", FLOAT, list(x.shape))),
-            {"w": tensor},
-            (lambda: TokenRows(at, to)) if told else None,
-        )
-        graph.output(product.settled(graph), "y", FLOAT, [3, 6, 32])
-        graph.save(tmp_path / "model.onnx")
-    session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
+    seen = multiplied(tmp_path, x, codes, finer, last if told else None)
     wanted = x @ codes.T
-    (seen,) = session.run(None, {"x": x})
     errors = np.abs(seen - wanted).max(-1) / np.abs(wanted).max(-1)
     finest = np.zeros((3, 6), bool)
     finest[np.arange(3), last] = told

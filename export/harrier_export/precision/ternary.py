@@ -89,7 +89,7 @@ class TernaryLinear:
         weight, mean = self._weights(graph, name, tensor)
         if self.stored == "ternary":
             weight = _expanded(graph, weight, tensor.shape[::-1])
-        return integer_product(graph, x, weight, mean, name)
+        return integer_product(graph, x, weight, mean, name, signed=True)
 
     def _weights(self, graph: GraphBuilder, name: str, tensor: Tensor) -> list[str]:
         """The codes (in, out) as they are stored, and their mean magnitude (1,)."""

@@ -21,7 +21,10 @@ from harrier_export.rounding import round_with_feedback
 from harrier_export.weights import Weight
 
 _TOP = 127  # the largest magnitude of a symmetric 8-bit integer
-ZERO = 128  # activations are unsigned: ONNX Runtime's kernels for signed ones are ten times slower
+# Both factors are unsigned, around this. Of activations, because ONNX Runtime's kernels for signed
+# ones are ten times slower; of weights, because x86 without VNNI adds the products of unsigned and
+# signed 8-bit integers in pairs that are cut at 16 bits. With VNNI, both take the same instruction.
+ZERO = 128
 _FINER = 254  # how much finer a second term is, which takes what the first left: half a step
 
 
@@ -122,7 +125,7 @@ def _weights(graph: GraphBuilder, name: str, tensor: Tensor, *, finer: bool) -> 
     """The integers (in, out), the step of each output (out,), and if `finer` that of the rest."""
     outputs, inputs = tensor.shape
     group = [
-        Weight(f"{name}.weight", np.int8, (inputs, outputs)),
+        Weight(f"{name}.weight", np.uint8, (inputs, outputs)),
         Weight(f"{name}.scales", np.float32, (outputs,)),
     ]
     if finer:
@@ -130,21 +133,29 @@ def _weights(graph: GraphBuilder, name: str, tensor: Tensor, *, finer: bool) -> 
 
     def rounded() -> list[Array]:
         step, codes = _rounded(tensor)
-        made: list[Array] = [codes.T, step, step / np.float32(_FINER)]
+        unsigned = codes.T.view(np.uint8) ^ np.uint8(ZERO)
+        made: list[Array] = [unsigned, step, step / np.float32(_FINER)]
         return made[: len(group)]
 
     return graph.weights(group, [rounded])
 
 
-def integer_product(graph: GraphBuilder, codes: str, weight: str, step: str, name: str) -> str:
-    """Rows of uint8 codes around 128 times int8 weights (in, out), in steps of `step`."""
+def integer_product(
+    graph: GraphBuilder, codes: str, weight: str, step: str, name: str, *, signed: bool = False
+) -> str:
+    """Rows of uint8 codes around 128 times weights (in, out), in steps of `step`.
+
+    The weights are uint8 around 128 too, or int8 if `signed`, which is for small ones.
+    """
+    zero = graph.constant(ZERO, np.uint8)
     return graph.node(
         "MatMulIntegerToFloat",
         codes,
         weight,
         graph.constant(1, np.float32),  # the rows' own scales are owed
         step,
-        graph.constant(ZERO, np.uint8),
+        zero,
+        *([] if signed else [zero]),
         domain=MICROSOFT,
         name=f"{name}.matmul",
     )
