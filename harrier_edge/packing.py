@@ -37,7 +37,7 @@ from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 # In bytes of weights. Smaller packages load at once anyway, and of larger ones no second copy fits,
 # neither on the disk nor in memory.
 LEAST_WEIGHTS, MOST_WEIGHTS = 64 * 10**6, 4 * 10**9
@@ -173,6 +173,12 @@ def weight_bytes(package: Package) -> int:
     return sum(record.size for name, record in files if name.startswith(MODEL_DATA))
 
 
+def _other_graphs(package: Package) -> list[str]:
+    """The graphs over the same weights: that for queries, and those of single layers."""
+    query = [QUERY] if QUERY in package.manifest.files else []
+    return query + [path.name for path in package.layers]
+
+
 def _home() -> Path:
     return cache_folder() / "packed"
 
@@ -183,7 +189,7 @@ def _place(package: Package) -> Path:
     contents = [
         record.sha256
         for name, record in sorted(files.items())
-        if name in (MODEL, QUERY) or name.startswith(MODEL_DATA)
+        if name in (MODEL, *_other_graphs(package)) or name.startswith(MODEL_DATA)
     ]
     machine = this_machine()
     on = [onnxruntime.__version__, machine.system, machine.processor, str(machine.extensions)]
@@ -249,10 +255,10 @@ def _write(package: Package, part: Path) -> list[Table]:
     (part / "made" / MODEL).rename(part / MODEL)
     left_out = [(int(made[name].entry["offset"]), _size(made[name])) for name in tables]
     _copy(part / "made" / _WEIGHTS, part / _WEIGHTS, left_out)
-    if QUERY in package.manifest.files:
-        _optimize(package.folder / QUERY, part / "made")
-        same = _places(external_tensors(part / "made" / QUERY), made)
-        (part / QUERY).write_bytes(with_entries(part / "made" / QUERY, same))
+    for name in _other_graphs(package):
+        _optimize(package.folder / name, part / "made")
+        same = _places(name, external_tensors(part / "made" / name), made)
+        (part / name).write_bytes(with_entries(part / "made" / name, same))
     shutil.rmtree(part / "made")
     return list(tables.values())
 
@@ -300,12 +306,12 @@ def _is_packed(tensor: ExternalTensor) -> bool:
 
 
 def _places(
-    tensors: Mapping[str, ExternalTensor], made: Mapping[str, ExternalTensor]
+    graph: str, tensors: Mapping[str, ExternalTensor], made: Mapping[str, ExternalTensor]
 ) -> dict[str, dict[str, str]]:
     """Where the file of `made` has the same tensors, which ONNX Runtime writes in any order."""
     for name, tensor in tensors.items():
         if name not in made or _content(tensor) != _content(made[name]):
-            raise OSError(f"{QUERY} has another tensor {name!r} than {MODEL}")
+            raise OSError(f"{graph} has another tensor {name!r} than {MODEL}")
     return {name: made[name].entry for name in tensors}
 
 

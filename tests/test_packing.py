@@ -19,6 +19,7 @@ from harrier_edge.embedder import Embedder
 from harrier_edge.package import MODEL_DATA, QUERY, find_package, open_package
 from harrier_edge.packing import packed_bytes, packed_folders, packed_graphs, remove_packed
 from harrier_edge.places import cache_folder
+from harrier_edge.session import LONG_TEXT_TOKENS
 from harrier_export import ExportOptions, export
 
 TEXTS = ["one", "two words", "three of them " * 30, "", "four"]
@@ -37,6 +38,11 @@ def vectors(package: Path) -> np.ndarray:
     return np.stack([*queries, *embedder.encode_query(TEXTS), *embedder.encode_document(TEXTS)])
 
 
+def vector_by_layers(package: Path) -> np.ndarray:
+    """That of a text just too long for one pass."""
+    return Embedder(package, threads=2)._session.run([[5] * (LONG_TEXT_TOKENS + 1)])
+
+
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int8-block", "int4"])
 def test_packed_weights_give_the_bits_of_the_package(
     precision: str, tiny_gemma: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -45,12 +51,17 @@ def test_packed_weights_give_the_bits_of_the_package(
     options = ExportOptions(precision=precision, verify=False)
     package = export(tiny_gemma, tmp_path / "package", options).folder
     made, found = vectors(package), vectors(package)
+    long = vector_by_layers(package)
     assert [each.package for each in packed_folders()] == [package.resolve()]
+    packed = packed_graphs(open_package(package))
+    assert packed
+    assert all(packed.graph(path) for path in [package / QUERY, *open_package(package).layers])
     monkeypatch.setattr(packing, "LEAST_WEIGHTS", 10**9)
     assert packed_graphs(open_package(package)) is None
     plain = vectors(package)
     assert np.array_equal(made, plain)
     assert np.array_equal(found, plain)
+    assert np.array_equal(long, vector_by_layers(package))
 
 
 def test_one_file_of_weights_does_for_both_graphs_in_any_order(own_package: Path) -> None:
