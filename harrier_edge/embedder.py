@@ -24,7 +24,7 @@ from harrier_edge.encoding import (
 )
 from harrier_edge.errors import TextTooLongError, UsageError
 from harrier_edge.graphs import table_rows
-from harrier_edge.package import MODEL, QUERY, TOKENIZER, find_package, open_package
+from harrier_edge.package import MODEL, TOKENIZER, find_package, open_package
 from harrier_edge.prompts import choose_prompt
 from harrier_edge.tokens import TokenizedText, Tokenizer
 from harrier_edge.vectors import Vectors
@@ -91,7 +91,7 @@ class Embedder(TextEncoder):
                 package.folder / MODEL,
                 dimension=manifest.dimension,
                 pad_token=manifest.tokens.pad,
-                query=package.folder / QUERY if QUERY in manifest.files else None,
+                query=package.query,
                 layers=package.layers,
                 packed=packed_graphs(package) if not providers else None,
                 once=weight_bytes(package) > MOST_WEIGHTS,

@@ -47,6 +47,11 @@ class Package:
     manifest: PackageManifest
 
     @property
+    def query(self) -> Path | None:
+        """The graph that takes a past; None in packages that were made before it."""
+        return self.folder / QUERY if QUERY in self.manifest.files else None
+
+    @property
     def layers(self) -> list[Path]:
         """The graphs of single layers, in order; none in packages that were made before them."""
         names = takewhile(self.manifest.files.__contains__, map(layer_file, count()))

@@ -31,7 +31,7 @@ import onnxruntime
 from harrier_edge.errors import SpecError
 from harrier_edge.graphs import ExternalTensor, external_tensors, with_entries
 from harrier_edge.machine import available_memory, this_machine
-from harrier_edge.package import MODEL, MODEL_DATA, QUERY, Package, Stamps, open_package, stamps_of
+from harrier_edge.package import MODEL, MODEL_DATA, Package, Stamps, open_package, stamps_of
 from harrier_edge.places import cache_folder, lacking_space
 from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
 
@@ -175,8 +175,8 @@ def weight_bytes(package: Package) -> int:
 
 def _other_graphs(package: Package) -> list[str]:
     """The graphs over the same weights: that for queries, and those of single layers."""
-    query = [QUERY] if QUERY in package.manifest.files else []
-    return query + [path.name for path in package.layers]
+    query = [package.query] if package.query else []
+    return [path.name for path in [*query, *package.layers]]
 
 
 def _home() -> Path:

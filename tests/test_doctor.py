@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from standins.mutations import rehash
 
 from harrier_edge import Index
 from harrier_edge.cli import main
+from harrier_edge.machine import this_machine
 from harrier_edge.package import find_package, installed_packages
 from harrier_edge.places import cache_folder
 from harrier_edge.spec import MANIFEST_FORMAT, MANIFEST_NAME, PackageManifest, Sample, read_table
@@ -106,11 +108,32 @@ def test_a_healthy_machine_is_found_sound(home: Home, capsys: pytest.CaptureFixt
     assert {p: p.read_bytes() for p in home.package.iterdir()} == before
 
 
-def test_an_empty_machine_is_no_fault(capsys: pytest.CaptureFixture[str]) -> None:
-    """It has the built-in model, and nothing is to be told but what its processor lacks."""
+def on_a_processor_with(extension: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if this one had that and no other."""
+    machine = dataclasses.replace(this_machine(), extensions=(extension,))
+    monkeypatch.setattr("harrier_edge.doctor.system.this_machine", lambda: machine)
+
+
+def test_an_empty_machine_is_no_fault(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the built-in model, and nothing is to be told."""
+    on_a_processor_with("avx512_vnni", monkeypatch)
     code, findings = examined(capsys)
     assert code == 0
-    assert all(f["state"] == "ok" for f in findings if f["subject"] != "processor")
+    assert all(finding["state"] == "ok" for finding in findings)
+
+
+def test_a_processor_without_8_bit_products_is_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no fault, and what is fastest there can be measured."""
+    on_a_processor_with("avx2", monkeypatch)
+    code, findings = examined(capsys)
+    assert code == 0
+    (told,) = [finding for finding in findings if finding["state"] != "ok"]
+    assert (told["subject"], told["state"]) == ("processor", "note")
+    assert "harrier-edge bench" in told["cure"]
 
 
 def edit(path: Path, change: Callable[[bytearray], Any]) -> None:
