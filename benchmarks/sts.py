@@ -60,11 +60,8 @@ def main() -> None:
     pairs = stsb_test()
     first, second, scores = pairs[0][: args.pairs], pairs[1][: args.pairs], pairs[2][: args.pairs]
     result: dict[str, Any] = {
-        "benchmark": "sts",
-        "machine": machine(),
-        "versions": versions(
-            "harrier-edge", "onnxruntime", "optimum-onnx", "sentence-transformers", "torch"
-        ),
+        **machine(),
+        **versions("onnxruntime", "optimum-onnx", "sentence-transformers", "torch"),
         "pairs": len(scores),
     }
     rows = []

@@ -183,9 +183,8 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="only so many, to try it out")
     args = parser.parse_args()
     result: dict[str, Any] = {
-        "benchmark": "ternary",
-        "machine": machine(),
-        "versions": versions("harrier-edge", "onnxruntime", "torch", "transformers"),
+        **machine(),
+        **versions("onnxruntime", "torch", "transformers"),
     }
     table: list[list[object]] = []
     for shape in args.shape or SHAPES:
