@@ -20,7 +20,8 @@ def reembed(
     """Embed all chunks again and make `model` the index's; how many were embedded in this run.
 
     Until the last one is there the index answers with its old model, to other processes too. What
-    an interruption leaves is taken up by the next call with the same model.
+    an interruption leaves is taken up by the next call with the same model. Raises StoreError where
+    another process gives the index a model at the same time.
     """
     exchange = Exchange(database, model)
     exchange.begin()
@@ -30,7 +31,7 @@ def reembed(
         if batch:
             texts = [embedded_text(chunk.heading, chunk.text) for chunk in batch]
             embedded_texts = embedder.embed(texts, prompt=embedder.document_prompt)
-            exchange.put([chunk.id for chunk in batch], embedded_texts.vectors)
+            exchange.put(batch, embedded_texts.vectors)
             embedded += len(batch)
             on_progress("reembed", *exchange.progress())
         elif exchange.finish():
