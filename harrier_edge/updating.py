@@ -24,7 +24,7 @@ from harrier_edge.errors import DocumentError
 from harrier_edge.paths import is_below, printable
 from harrier_edge.store.database import BATCH_CHUNKS, Database
 from harrier_edge.store.rows import ChunkRow, Part, StoredDocument
-from harrier_edge.store.sources import Source, put_source, sources_of
+from harrier_edge.store.sources import Source, keep_outcome, sources_of
 from harrier_edge.vectors import Vectors
 
 CHUNK_TOKENS = 512
@@ -188,7 +188,7 @@ class Updater:
             failed={failure.path: failure.reason for failure in plan.failed},
         )
         if source != plan.source:
-            put_source(self._database, source, os.sep)
+            keep_outcome(self._database, source)
 
     def _batches(self, plan: _Plan, tally: _Tally) -> Iterator[_Batch]:
         """Read and cut what has changed. Runs beside the embedding of the batch before."""
@@ -232,8 +232,8 @@ class Updater:
         digests = [hashlib.sha256(chunk.embedded.encode()).digest()[:16] for chunk in chunks]
         known = {} if stored is None else self._database.vectors_of(digests)
         tally.counts["added" if stored is None else "changed"] += 1
-        start = stored.chunks if same and stored is not None else 0
-        for first in range(start, max(len(chunks), start + 1), BATCH_CHUNKS):
+        start = self._stored_of(stored, digests) if same and stored is not None else 0
+        for first in range(start, max(len(chunks), 1), BATCH_CHUNKS):
             end = first + BATCH_CHUNKS
             yield _Pending(
                 file=file,
@@ -246,6 +246,14 @@ class Updater:
                 last=end >= len(chunks),
                 known=known,
             )
+
+    def _stored_of(self, stored: StoredDocument, digests: Sequence[bytes]) -> int:
+        """How many of a document's chunks are stored as they would be cut now.
+
+        0 where another model's tokens or another reader would have it cut otherwise.
+        """
+        begun = self._database.digests_of(stored.id)
+        return len(begun) if len(begun) < len(digests) and begun == digests[: len(begun)] else 0
 
     def _split(self, source: Source, document: Document) -> list[Chunk]:
         embedder = self._embedder()

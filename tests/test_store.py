@@ -266,3 +266,13 @@ def test_ties_come_in_the_order_of_ids(database: Database) -> None:
     database.write([part(f"/{i}.md", ["same words"]) for i in range(20)])
     for ranking in (database.nearest(unit(1, 0, 0, 0), 20), matching(database, "same")):
         assert [one.chunk for one in ranking] == sorted(one.chunk for one in ranking)
+
+
+def test_parts_of_two_states_of_a_file_are_never_one_document(database: Database) -> None:
+    """Who goes on with what another process has begun anew is told, however much there is."""
+    database.write([part("/a", ["a", "b"], last=False, sha256="old")])
+    database.write([part("/a", ["c", "d"], last=False, sha256="new")])
+    with pytest.raises(StoreError, match="was changed in .* by another process"):
+        database.write([part("/a", ["e"], first=2, sha256="old")])
+    database.write([part("/a", ["f"], first=2, sha256="new")])
+    assert database.counts() == Counts(documents=1, incomplete=0, chunks=3)

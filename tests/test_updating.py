@@ -19,6 +19,7 @@ from harrier_edge import Embedder, Index
 from harrier_edge import updating as module
 from harrier_edge.documents.read import read_bytes
 from harrier_edge.errors import UsageError
+from harrier_edge.store.sources import keep_outcome
 
 
 @pytest.fixture
@@ -263,3 +264,34 @@ def check(path: Path) -> int:
     with Index.open(path) as index:
         assert index.check() == []
         return index.status().documents
+
+
+def test_a_source_inside_of_another_keeps_its_collection(index: Index, notes: Path) -> None:
+    """In whatever order they come, and when only what the outer one left out has changed."""
+    inner = notes / "private"
+    inner.mkdir()
+    write(inner / "secret.md", "A secret.")
+
+    def private() -> int:
+        return len(index.search("secret", 50, filters="collection=private"))
+
+    index.add(inner, collection="private")
+    index.add(notes)
+    assert private() == 1
+    (notes / ".hidden").write_text("x", "utf-8")
+    index.update()
+    assert private() == 1
+    index.add(notes, collection="all")
+    assert private() == 1
+    assert len(index.search("note", 50, filters="collection=all")) == 12
+    index.add(inner, collection="mine")
+    assert private() == 0
+
+
+def test_a_source_that_is_removed_meanwhile_stays_removed(index: Index, notes: Path) -> None:
+    """An update that is still running keeps what it left out, but not the source."""
+    index.add(notes)
+    (source,) = index.status().sources
+    index.remove(notes)
+    keep_outcome(index._database, source)
+    assert index.status().sources == ()

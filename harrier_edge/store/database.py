@@ -95,6 +95,14 @@ class Database(Connection):
             rows = self.execute(f"{_DOCUMENT} WHERE {BELOW}", below(path, separator)).fetchall()
         return {row[0]: _stored_document(row) for row in rows}
 
+    def digests_of(self, document: int) -> list[bytes]:
+        """Of each stored chunk of a document, in order, the hash of what was embedded."""
+        with self.reading():
+            rows = self.execute(
+                "SELECT digest FROM chunks WHERE document = ? ORDER BY number", (document,)
+            ).fetchall()
+        return [row[0] for row in rows]
+
     def restamp(self, stamps: Mapping[str, str]) -> None:
         """Set the stamps of documents whose bytes have not changed, by path."""
         with self.writing():
@@ -142,7 +150,11 @@ class Database(Connection):
         first = part.chunks[0].number if part.chunks else 0
         if first == 0:
             self._delete("path = ?", (part.path,))
-        elif (stored := self.document(part.path)) is None or stored.chunks != first:
+        elif (
+            (stored := self.document(part.path)) is None
+            or stored.chunks != first
+            or (stored.sha256, stored.chunker) != (part.sha256, part.chunker)
+        ):
             raise StoreError(
                 f"{part.path}: was changed in {self.path} by another process. Run this again."
             )
@@ -340,7 +352,8 @@ class Database(Connection):
 
     def vectors_of(self, digests: Sequence[bytes]) -> dict[bytes, Vectors]:
         """The stored vectors (dimension,) float32 of what has these digests, where there is one."""
-        with self.reading():
+        with self.snapshot():
+            self.check_model()
             rows = self.execute(
                 """
                 SELECT digest, vector FROM chunks JOIN vectors ON chunk = id

@@ -38,17 +38,45 @@ def sources_of(database: Database) -> list[Source]:
 def put_source(database: Database, source: Source, separator: str) -> None:
     """Store a source, which takes the place of the one at its path.
 
-    Its documents are put into its collection.
+    Its documents are put into its collection, but for those of a source inside of it.
     """
-    skipped, failed = (
-        json.dumps(dict(table), ensure_ascii=False) for table in (source.skipped, source.failed)
-    )
     with database.writing():
         database.execute(
             "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?)",
-            (source.path, source.collection, source.chunk, skipped, failed),
+            (source.path, source.collection, source.chunk, *_outcome(source)),
         )
         database.execute(
-            f"UPDATE documents SET collection = ? WHERE collection <> ? AND ({BELOW})",
-            (source.collection, source.collection, *below(source.path, separator)),
+            f"""
+            UPDATE documents SET collection = ? WHERE collection <> ? AND ({BELOW})
+            AND NOT EXISTS (
+                SELECT 1 FROM sources AS inner WHERE length(inner.path) > length(?) AND (
+                    documents.path = inner.path
+                    OR substr(documents.path, 1, length(inner.path) + 1) = inner.path || ?
+                )
+            )
+            """,
+            (
+                source.collection,
+                source.collection,
+                *below(source.path, separator),
+                source.path,
+                separator,
+            ),
         )
+
+
+def keep_outcome(database: Database, source: Source) -> None:
+    """Store what an update left out of a source, unless that has been removed meanwhile."""
+    with database.writing():
+        database.execute(
+            "UPDATE sources SET skipped = ?, failed = ? WHERE path = ?",
+            (*_outcome(source), source.path),
+        )
+
+
+def _outcome(source: Source) -> tuple[str, str]:
+    """What was left out, as JSON: skipped and failed."""
+    skipped, failed = (
+        json.dumps(dict(table), ensure_ascii=False) for table in (source.skipped, source.failed)
+    )
+    return skipped, failed
