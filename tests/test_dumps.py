@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -217,3 +219,52 @@ def test_without_pyarrow_parquet_is_refused_with_the_way(
         dump(database, tmp_path / "dump.parquet", nothing)
     dump(database, tmp_path / "dump.jsonl", nothing)
     assert not (tmp_path / "dump.parquet").exists()
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from harrier_edge.dumps.transfer import load
+from harrier_edge.errors import StoreError
+from harrier_edge.store.connection import Connection
+
+prepare = Connection._prepare
+def prepared(self, create):
+    prepare(self, create)
+    self._connection.wal_autocheckpoint(8)  # so that the file grows larger than its log
+Connection._prepare = prepared
+dump, path, package = map(Path, sys.argv[1:4])
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), resource.RLIM_INFINITY))
+try:
+    load(dump, path, package, lambda stage, done, total: None)
+except StoreError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs limits of resources")
+def test_a_disk_that_fills_up_at_the_end_leaves_no_index(
+    tiny_package: Path, tmp_path: Path
+) -> None:
+    """Also where only bringing the log into the file fails."""
+    with Index.open(tmp_path / "first.sqlite", model=tiny_package) as index:
+        for i in range(60):
+            (tmp_path / f"{i}.txt").write_text(f"note {i} " + "word " * 300, "utf-8")
+        index.add(list(tmp_path.glob("*.txt")))
+        index.dump(tmp_path / "dump.jsonl")
+    size = (tmp_path / "first.sqlite").stat().st_size
+    told = 0
+    for percent in (30, 60, 80, 90, 95, 99, 120):
+        path = tmp_path / f"{percent}.sqlite"
+        limit = str(size * percent // 100)
+        command = [sys.executable, "-c", FULL, str(tmp_path / "dump.jsonl"), str(path)]
+        run = subprocess.run(
+            [*command, str(tiny_package), limit], capture_output=True, text=True, check=True
+        )
+        if run.stdout:
+            assert "cannot be written" in run.stdout
+            assert not path.exists()
+            told += 1
+        else:
+            assert check(Database(path)) == []
+    assert 0 < told < 7

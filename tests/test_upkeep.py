@@ -7,7 +7,9 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from harrier_edge.errors import StoreError
 from harrier_edge.store import connection as connecting
+from harrier_edge.store import upkeep
 from harrier_edge.store.connection import StoredModel
 from harrier_edge.store.database import Database
 from harrier_edge.store.filters import parse_filters
@@ -411,3 +414,35 @@ def test_other_programs_can_read_along(database: Database) -> None:
     with sqlite3.connect(database.path) as connection:
         assert connection.execute("SELECT count(*) FROM chunks").fetchone() == (120,)
     connection.close()
+
+
+def test_a_backup_ends_although_others_never_stop_writing(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is of one moment, so that what is committed meanwhile does not make it begin anew."""
+    monkeypatch.setattr(upkeep, "PAGES", 1)
+    writer = Database(database.path)
+    ended = threading.Event()
+
+    def write() -> int:
+        for i in range(500):
+            if ended.is_set():
+                return i
+            writer.write([part(f"/more {i}", [i])])
+        return 500
+
+    with ThreadPoolExecutor(1) as beside:
+        writes = beside.submit(write)
+        while writer.counts().documents < 45:
+            time.sleep(0.001)
+        backup(database, tmp_path / "copy.sqlite")
+        ended.set()
+        assert writes.result() < 500
+    assert check(Database(tmp_path / "copy.sqlite")) == []
+
+
+def test_a_backup_that_cannot_be_written_names_its_place(database: Database) -> None:
+    """And not the index, which is sound."""
+    for place in (database.path.parent / "none" / "b.sqlite", database.path / "b.sqlite"):
+        with pytest.raises(StoreError, match=rf"^{place}.*: cannot be written"):
+            backup(database, place)

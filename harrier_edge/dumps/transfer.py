@@ -85,6 +85,7 @@ def load(file: Path, path: Path, package: Path | None, on_progress: OnProgress) 
             for batch in _batches(parts):
                 database.write(batch)
             counts = database.counts()
+            database.settle()
         finally:
             database.close()
         seen, wanted = (counts.documents, counts.chunks), (header.documents, header.chunks)

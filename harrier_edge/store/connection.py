@@ -212,16 +212,33 @@ class Connection:
             finally:
                 self.execute("ROLLBACK")
 
-    def copy_to(self, target: Path, pages: int) -> None:
-        """Copy the file with SQLite's online backup, some pages at a time."""
+    def settle(self) -> None:
+        """Bring all that was committed from the log into the file itself, which can be moved then.
+
+        Closing does so too, but says nothing where it fails.
+        """
         with self.reading():
-            copy = apsw.Connection(str(target))
+            self.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def copy_to(self, target: Path, pages: int) -> None:
+        """Copy the file as it is now with SQLite's online backup, some pages at a time.
+
+        Raises StoreError where `target` cannot be written.
+        """
+        # SQLite would begin anew at every commit of others, but for the snapshot.
+        with self.snapshot():
+            self.value("SELECT count(*) FROM sqlite_schema")
             try:
-                with copy.backup("main", self._connection, "main") as work:
+                with (
+                    closing(apsw.Connection(str(target))) as copy,
+                    copy.backup("main", self._connection, "main") as work,
+                ):
                     while not work.done:
                         work.step(pages)
-            finally:
-                copy.close()
+            except (apsw.CantOpenError, apsw.FullError, apsw.IOError, apsw.ReadOnlyError) as error:
+                raise StoreError(
+                    f"{target}: cannot be written ({error}). Choose another place."
+                ) from error
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -309,6 +326,19 @@ def sqlite_versions() -> dict[str, str]:
         "apsw": apsw.apsw_version(),
         "sqlite-vec": extension,
     }
+
+
+def is_blank(path: Path) -> bool:
+    """Whether an index is still to be made at `path`: no file, or one that has not got a table."""
+    if not path.exists():
+        return True
+    try:
+        if path.stat().st_size > PAGE_BYTES:
+            return False
+        with closing(apsw.Connection(str(path))) as connection:
+            return bool(connection.execute("PRAGMA user_version").fetchall() == [(0,)])
+    except (OSError, apsw.Error):
+        return False  # whoever opens it is told why
 
 
 def network_file_system(path: Path) -> str:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from harrier_edge.errors import StoreError
 from harrier_edge.store.database import Database
 from harrier_edge.vectors import STORES, Vectors, from_blobs
 
-PAGES = 2000  # that a backup copies before it lets a writer in
+PAGES = 2000  # that a backup copies before it can be interrupted
 
 # What must give no row: a name for the fault, and where it is.
 _FAULTS = {
@@ -102,11 +103,12 @@ def backup(database: Database, target: Path) -> None:
     if target.exists():
         raise StoreError(f"{target}: exists already. Choose a new file for the backup.")
     partial = target.with_name(target.name + ".partial")
-    partial.unlink(missing_ok=True)
     try:
+        partial.unlink(missing_ok=True)
         database.copy_to(partial, PAGES)
         partial.replace(target)
     except OSError as error:
         raise StoreError(f"{target}: cannot be written: {error}. Choose another place.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
