@@ -32,8 +32,10 @@ def fuse(rankings: Sequence[Ranking]) -> list[tuple[int, float]]:
         if not ranking.scores:
             continue
         scores = np.array([*ranking.scores.values(), ranking.floor], np.float64)
-        spread = scores.std()
-        above = (scores[:-1] - ranking.floor) / spread if spread > 0 else np.ones(len(scores) - 1)
+        if scores.max() > scores.min():  # rounding may give equal scores a spread
+            above = (scores[:-1] - ranking.floor) / scores.std()
+        else:
+            above = np.ones(len(scores) - 1)
         whole += ranking.weight * float(above.max())
         for item, share in zip(ranking.scores, above.tolist(), strict=True):
             sums[item] = sums.get(item, 0.0) + ranking.weight * share

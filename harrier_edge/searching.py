@@ -186,7 +186,7 @@ def _hit(
         title=passage.title,
         heading=passage.heading,
         snippet=snippet,
-        snippet_line=passage.line + line,
+        snippet_line=place_of(passage.line, passage.end_line, passage.text, line),
         text=passage.text,
         metadata=passage.metadata,
         explanation=Explanation(
@@ -198,12 +198,21 @@ def _hit(
     )
 
 
+def place_of(first: int, last: int, text: str, line: int) -> int:
+    """Where line `line` (from 0) of a text stands whose places are from `first` to `last`.
+
+    Places are lines in a file of lines; in a PDF they are pages, in a table its rows: then it is
+    only known where the text begins.
+    """
+    return first + line if last - first == text.count("\n") else first
+
+
 def _snippet(text: str, words: Sequence[str]) -> tuple[str, int]:
     """The lines of `text` from just before the one that has the most of `words`, and its number.
 
     The number is that of the first line shown, from 0. Characters are cut off around the words.
     """
-    lines = text.splitlines()
+    lines = text.split("\n")
     pattern = re.compile("|".join(rf"(?<!\w){re.escape(word)}" for word in words) or "$^")
     found = [len(set(pattern.findall(fold(line)))) if line.strip() else -1 for line in lines]
     if not found:

@@ -27,9 +27,23 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
     day = datetime(2025, 3, 1, tzinfo=UTC).timestamp()
     facts = (
         ("/home/zoë/notes/a.md", "work", "text/markdown", 0, 10, {"year": 1999, "author": "Zoë"}),
-        ("/home/zoë/notes/old/b.md", "work", "text/markdown", day, 20, {"year": 2020}),
+        (
+            "/home/zoë/notes/old/b.md",
+            "work",
+            "text/markdown",
+            day,
+            20,
+            {"year": 2020, "draft": False},
+        ),
         ("/home/zoë/mail/c.eml", "mail", "message/rfc822", 2 * day, 30, {"year": "2020"}),
-        ("/home/zoë/notes [x]/d.txt", "", "text/plain", day, 40, {'a"b': True, "tag": "x y"}),
+        (
+            "/home/zoë/notes [x]/d.txt",
+            "",
+            "text/plain",
+            day,
+            40,
+            {'a"b': True, "tag": "x y", "draft": True},
+        ),
     )
     for path_, collection, kind, modified, size, metadata in facts:
         part = Part(path_, "t", "", rows, vectors, True, collection, kind, modified, size, metadata)
@@ -67,6 +81,11 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Database:
         (["tag=x y"], "d"),
         (['a"b=1'], "d"),
         (["nothing=1"], ""),
+        (["draft=true"], "d"),
+        (["draft=False"], "b"),
+        (["draft!=true"], "abc"),
+        (["size<99999999999999999999"], "abcd"),
+        (["year=12345678901234567890"], ""),
         (["path=notes", "year>2000"], "b"),
     ],
 )

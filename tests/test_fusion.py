@@ -45,3 +45,13 @@ def test_equal_scores_come_in_the_order_of_ids() -> None:
     """The same rankings always give the same order; equal scores and none are fine."""
     assert [i for i, _ in fuse([Ranking({9: 1.0, 2: 1.0}, 1.0), Ranking({}, 0.0)])] == [2, 9]
     assert fuse([Ranking({}, 0.0), Ranking({}, 0.0)]) == []
+
+
+@pytest.mark.parametrize("score", [0.1, 0.7, 1 / 3])
+@pytest.mark.parametrize("count", range(1, 9))
+def test_equal_scores_have_no_spread_whatever_rounding_makes_of_it(
+    score: float, count: int
+) -> None:
+    """As when all that a filter leaves are copies of one text."""
+    ranking = Ranking(dict.fromkeys(range(count), score), score)
+    assert fuse([ranking]) == [(item, 1.0) for item in range(count)]

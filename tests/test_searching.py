@@ -103,6 +103,19 @@ def test_a_snippet_is_around_the_match_with_its_line(database: Database) -> None
     assert len(hit.snippet) <= SNIPPET_CHARACTERS + 2
 
 
+def test_a_snippet_stands_where_its_document_counts(database: Database) -> None:
+    """A form feed ends no line, and a page has no lines that anything is known of."""
+    text = "one\n\f\ntwo\n\f\nneedle here"
+    page = "\n".join(f"line {i} " + "filler " * 9 for i in range(40)) + "\nplatypus"
+    rows = [ChunkRow(0, 1, 5, text), ChunkRow(1, 3, 3, page)]
+    vectors = np.eye(4, dtype=np.float32)[2:]
+    database.write([Part("/pages", "pages", "", rows, vectors, True)])
+    (hit,) = ask(database, "needle", mode="text")
+    assert text.split("\n")[hit.snippet_line - 1] == hit.snippet.split("\n")[0]
+    (hit,) = ask(database, "platypus", mode="text")
+    assert ("platypus" in hit.snippet, hit.snippet_line) == (True, 3)
+
+
 def test_the_order_is_always_the_same(database: Database) -> None:
     """Equal scores come in the order of ids, in each mode."""
     for mode in ("vector", "text", "hybrid"):

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from harrier_edge.cli.common import index_option, model_options, open_index, prompt_options, to_json
+from harrier_edge.searching import place_of
 
 if TYPE_CHECKING:
     from harrier_edge.searching import Explanation
@@ -77,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
             if args.explain:
                 print(f"      {_explained(hit.explanation)}")
             text, first = (hit.text, hit.line) if args.full else (hit.snippet, hit.snippet_line)
-            for number, line in enumerate(text.splitlines(), first):
+            for offset, line in enumerate(text.split("\n")):
+                number = first + place_of(0, hit.end_line - hit.line, hit.text, offset)
                 print(f"      {f'{number:5}  ' if args.line_numbers else ''}{line}")
             print()
     return 0

@@ -94,6 +94,13 @@ def _metadata(name: str, value: str, operator: str) -> Filter:
     path = '$."' + name.replace('"', '\\"') + '"'
     number = _number(value)
     operator = _SQL.get(operator, operator)
+    if value.lower() in ("true", "false") and operator in _SQL.values():
+        # json_extract makes them 1 and 0.
+        joined = "AND" if operator == "IS NOT" else "OR"
+        return Filter(
+            f"(CAST({field} AS TEXT) {operator} ? {joined} json_type(metadata, ?) {operator} ?)",
+            (path, value, path, value.lower()),
+        )
     if number is None:
         return Filter(f"CAST({field} AS TEXT) {operator} ?", (path, value))
     if operator in _SQL.values():
@@ -109,8 +116,9 @@ def _metadata(name: str, value: str, operator: str) -> Filter:
 
 def _number(value: str) -> float | None:
     try:
-        return int(value)
-    except ValueError:
+        whole = int(value)
+        return whole if abs(whole) < 2**63 else float(whole)  # SQLite's integers have 64 bits
+    except (ValueError, OverflowError):
         pass
     try:
         number = float(value)
