@@ -27,7 +27,7 @@ from harrier_edge.package import default_package, find_package, package_folder
 from harrier_edge.paths import absolute, is_below, printable
 from harrier_edge.places import index_file
 from harrier_edge.searching import Hit, Mode, SearchOptions, search
-from harrier_edge.store.connection import StoredModel
+from harrier_edge.store.connection import StoredModel, is_blank
 from harrier_edge.store.database import Database
 from harrier_edge.store.sources import Source, put_source, sources_of
 from harrier_edge.store.upkeep import backup, check, compact
@@ -100,7 +100,7 @@ class Index:
         chosen: TextEncoder | Path | None = None
         if model is not None:
             chosen = find_model(model, precision)
-        elif create and not path.exists():
+        elif create and is_blank(path):
             chosen = default_package(precision)
         wanted = identity(chosen) if chosen is not None else None
         new = replace(wanted, store=store or "float32") if wanted and create else None
@@ -113,7 +113,8 @@ class Index:
             index = cls(database, chosen)
             if wanted is not None:
                 index._guest = admit(path, stored, wanted)
-                if create and index._guest is None and wanted.package != stored.package:
+                moved = index._guest is None and wanted.package != stored.package
+                if create and moved and not database.read_only:
                     database.move_package(wanted.package)
             if store not in (None, stored.store):
                 raise UsageError(

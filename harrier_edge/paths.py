@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 
 def absolute(path: Path) -> Path:
     """`path` from the root, with no `..` in it; links stay as they are named."""
-    return Path(os.path.abspath(path.expanduser()))  # noqa: PTH100  Path has no such function
+    with suppress(RuntimeError):  # a name such as ~$notes.docx, which is nobody's home
+        path = path.expanduser()
+    return Path(os.path.abspath(path))  # noqa: PTH100  Path has no such function
 
 
 def printable(path: Path) -> str:

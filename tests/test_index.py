@@ -20,6 +20,7 @@ from harrier_edge import Embedder, Index
 from harrier_edge import updating as module
 from harrier_edge.cli import main
 from harrier_edge.errors import DocumentError, ModelMismatchError, StoreError, UsageError
+from harrier_edge.store import connection as connection_module
 from harrier_edge.vectors import STORES
 from harrier_export import ExportOptions, export
 
@@ -110,6 +111,15 @@ def test_what_cannot_be_read_is_told_and_costs_nothing(index: Index, notes: Path
     assert source.failed == {f.path: f.reason for f in report.failed}
 
 
+def test_a_name_that_begins_like_a_home_is_a_name(
+    index: Index, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As office programs call what they have open."""
+    (notes / "~$open.md").write_text("quokka", "utf-8")
+    monkeypatch.chdir(notes)
+    assert index.add("~$open.md").added == 1
+
+
 def test_a_missing_path_is_refused_before_anything_is_done(index: Index, notes: Path) -> None:
     """One wrong path among right ones indexes nothing."""
     with pytest.raises(DocumentError, match="no such file"):
@@ -183,6 +193,39 @@ def test_a_long_document_goes_on_where_it_was_cut_off(
     assert report.chunks + report.reused == index.status().chunks - 4
     numbers = [row[4] for row in contents(tmp_path / "index.sqlite")]
     assert numbers == list(range(len(numbers)))
+
+
+@pytest.mark.parametrize("factor", [1.5, 20])
+def test_a_document_that_is_cut_otherwise_by_now_begins_anew(
+    tmp_path: Path, tiny_embedder: Embedder, monkeypatch: pytest.MonkeyPatch, factor: float
+) -> None:
+    """Into more or fewer chunks than are stored of it: nothing of its text is left out."""
+    monkeypatch.setattr(module, "BATCH_CHUNKS", 4)
+    book = tmp_path / "book.txt"
+    book.write_text("\n\n".join(f"Chapter {i}. {'word ' * 400}" for i in range(9)), "utf-8")
+    index = Index.open(tmp_path / "index.sqlite", model=tiny_embedder)
+    write = index._database.write
+
+    def once(parts: Any) -> None:
+        write(parts)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index._database, "write", once)
+        with pytest.raises(KeyboardInterrupt):
+            index.add(book)
+    assert index.status().chunks == 4
+    split = module.split
+
+    def other(document: Any, size: int, *rest: Any, **options: Any) -> Any:
+        return split(document, int(size * factor), *rest, **options)
+
+    monkeypatch.setattr(module, "split", other)
+    index.add(book)
+    with Index.open(tmp_path / "whole.sqlite", model=tiny_embedder) as whole:
+        whole.add(book)
+    assert contents(tmp_path / "index.sqlite") == contents(tmp_path / "whole.sqlite")
+    assert index.status().incomplete == 0
 
 
 # A shell that starts the tests in the background has them, and what they start, ignore Ctrl-C.
@@ -358,6 +401,33 @@ def test_an_index_knows_its_model_and_where_it_moved(
     Index.open(path, model=moved).close()
     with Index.open(path) as index:
         assert index.status().model.package == str(moved)
+        assert len(index.search("note", 5)) == 5
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_what_a_killed_command_left_empty_becomes_an_index(tmp_path: Path, begun: bool) -> None:
+    """Of no bytes or of no table, for the default model as if there were no file."""
+    path = tmp_path / "index.sqlite"
+    path.touch()
+    if begun:
+        with sqlite3.connect(path) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+        connection.close()
+        assert path.stat().st_size > 0
+    with Index.open(path) as index:
+        assert index.status().model.name == "kestrel"
+
+
+def test_an_index_that_cannot_be_written_is_opened_with_its_package_elsewhere(
+    own_package: Path, notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it was is only noted where it can be."""
+    path = tmp_path / "index.sqlite"
+    with Index.open(path, model=own_package) as index:
+        index.add(notes)
+    moved = own_package.rename(tmp_path / "moved")
+    monkeypatch.setattr(connection_module, "_writable", lambda path: False)
+    with Index.open(path, model=moved) as index:
         assert len(index.search("note", 5)) == 5
 
 
