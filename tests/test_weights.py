@@ -12,7 +12,7 @@ import pytest
 
 from harrier_export import weights
 from harrier_export.journal import Journal
-from harrier_export.tasks import OrderedTasks
+from harrier_export.tasks import MOST_BYTES, OrderedTasks
 from harrier_export.weights import Place, Task, Weight, WeightFiles, WeightPlan
 
 ROWS = 6  # of each weight, two a task
@@ -143,3 +143,17 @@ def test_results_are_taken_in_order_and_few_wait(tmp_path: Path) -> None:
     tasks.take_all()
     tasks.close()
     assert taken == list(range(20))
+
+
+def test_of_large_results_only_as_many_wait_as_fit() -> None:
+    """However many threads there are; one that is larger than the bound goes alone."""
+    taken: list[int] = []
+    sizes = [MOST_BYTES // 4] * 9 + [3 * MOST_BYTES] * 3 + [0] * 5
+    tasks = OrderedTasks(16)
+    for number, nbytes in enumerate(sizes):
+        tasks.give(lambda number=number: number, taken.append, nbytes)  # type: ignore[misc]
+        pending = sizes[len(taken) : number + 1]
+        assert sum(pending) <= MOST_BYTES or len(pending) == 1
+    tasks.take_all()
+    tasks.close()
+    assert taken == list(range(17))

@@ -156,10 +156,13 @@ class WeightFiles:
             return [np.ascontiguousarray(a, d) for a, d in zip(task(), dtypes, strict=True)]
 
         self._tasks.give(_nothing, lambda _: self._begin(group.places[0]))
+        tasks = list(tasks)
+        nbytes = sum(place.length for place in group.places) // max(1, len(tasks))  # of each
         for task in tasks:
             self._tasks.give(
                 lambda task=task: rows_of(task),  # type: ignore[misc]
                 lambda rows: self._rows(group, rows),
+                nbytes,
             )
         self._tasks.give(_nothing, lambda _: self._end(group))
 
