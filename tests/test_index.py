@@ -19,6 +19,7 @@ import pytest
 from harrier_edge import Embedder, Index
 from harrier_edge import updating as module
 from harrier_edge.cli import main
+from harrier_edge.documents.chunk import split
 from harrier_edge.errors import DocumentError, ModelMismatchError, StoreError, UsageError
 from harrier_edge.store import connection as connection_module
 from harrier_edge.vectors import STORES
@@ -215,8 +216,6 @@ def test_a_document_that_is_cut_otherwise_by_now_begins_anew(
         with pytest.raises(KeyboardInterrupt):
             index.add(book)
     assert index.status().chunks == 4
-    split = module.split
-
     def other(document: Any, size: int, *rest: Any, **options: Any) -> Any:
         return split(document, int(size * factor), *rest, **options)
 

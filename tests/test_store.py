@@ -272,7 +272,7 @@ def test_parts_of_two_states_of_a_file_are_never_one_document(database: Database
     """Who goes on with what another process has begun anew is told, however much there is."""
     database.write([part("/a", ["a", "b"], last=False, sha256="old")])
     database.write([part("/a", ["c", "d"], last=False, sha256="new")])
-    with pytest.raises(StoreError, match="was changed in .* by another process"):
+    with pytest.raises(StoreError, match=r"was changed in .* by another process"):
         database.write([part("/a", ["e"], first=2, sha256="old")])
     database.write([part("/a", ["f"], first=2, sha256="new")])
     assert database.counts() == Counts(documents=1, incomplete=0, chunks=3)
