@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import msgspec
 import numpy as np
@@ -44,6 +45,7 @@ from harrier_edge.wire import (
     ModelList,
     ServedModel,
     from_wire,
+    key_bytes,
 )
 
 if TYPE_CHECKING:
@@ -54,8 +56,15 @@ BATCH_CHARACTERS = 2**16
 BYTES_A_TOKEN = 3  # of UTF-8, where a server cannot be asked: rather too many tokens than too few
 UNKNOWN_MAX_TOKENS = 8192
 QUERY_PRESET = "web_search_query"  # of the catalogue's models
+CONNECT_SECONDS = 10.0  # to the address that was given
+TELL_SECONDS = 60.0  # for a server to tell what it has, which some do once a model is loaded
+SEND_SECONDS = 30.0  # urllib3 takes the limit for connecting for sending a request as well
+FEW = 2  # times that something is sent again which hardly goes better later
 LONGEST_WAIT_SECONDS = 60  # whatever a server's Retry-After says
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
+# A server that has died under a request is noticed after two minutes, where the platform has these;
+# TCP_KEEPALIVE is macOS's TCP_KEEPIDLE.
+KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T", bound=msgspec.Struct)
@@ -75,23 +84,23 @@ class RemoteEmbedder(TextEncoder):
         model: str | None = None,
         api_key: str | None = None,
         *,
-        timeout: float = 60.0,
-        retries: int = 6,
+        timeout: float = 3600.0,
+        retries: int = 8,
         concurrency: int = 4,
     ) -> None:
         """Ask the server at `base_url`, with or without "/v1", what it has.
 
         `model` is one of its names; by default the part of `base_url` behind a "#", else its first
         one. `api_key` defaults to `$HARRIER_EDGE_API_KEY`. A request may take `timeout` seconds to
-        begin its answer; where the server is busy or restarts, it is sent again up to `retries`
-        times, ever later, or when Retry-After says. `concurrency` requests go at a time.
+        begin its answer, which it does when all of it is embedded: with a large model that may be
+        minutes. Where the server is busy or restarts, it is sent again up to `retries` times, ever
+        later (8: in the course of a minute), or when Retry-After says. `concurrency` requests go at
+        a time. What the server has is asked for with less patience.
 
         Raises UsageError where an argument cannot work or the network is forbidden, and
         RemoteError where the server cannot be reached, refuses, or has not that model.
         """
-        parts = urlsplit(base_url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"base_url is {base_url!r}; wanted http://HOST:PORT or https://HOST.")
+        parts = _parts(base_url)
         if parts.hostname not in LOOPBACK and is_offline():
             raise UsageError(
                 f"{parts.hostname} is another machine, and the network is forbidden by "
@@ -103,6 +112,7 @@ class RemoteEmbedder(TextEncoder):
         path = parts.path.rstrip("/").removesuffix("/v1")
         self._root = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
         self._http = _pool(timeout, retries, concurrency, key)
+        self._timeout, self._retries = timeout, retries
         self._concurrency = concurrency
         self._encoding: Literal["float", "base64"] = "base64"
         told = self._told(model or parts.fragment)
@@ -175,28 +185,28 @@ class RemoteEmbedder(TextEncoder):
         if len(batches) < 2:
             yield from map(ask, batches)
             return
-        with ThreadPoolExecutor(self._concurrency, "harrier-edge-remote") as pool:
-            try:
-                yield from pool.map(ask, batches)
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        pool = ThreadPoolExecutor(self._concurrency, "harrier-edge-remote")
+        try:
+            yield from pool.map(ask, batches)
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)  # what is under way may take minutes
 
     def _embedded(
         self, texts: Sequence[str], *, prompt: str, on_overflow: OnOverflow
     ) -> Embeddings:
         """One request."""
+        encoding = self._encoding  # that of `self` may be another when the answer comes
         asked = EmbeddingsRequest(
             input=[_encodable(text) for text in texts],
             model=self._model,
-            encoding_format=self._encoding,
+            encoding_format=encoding,
             prompt=(prompt or None) if self._is_ours else None,
             on_overflow=on_overflow if self._is_ours else "error",  # the default is not sent
         )
         try:
             answer = self._answer("/v1/embeddings", asked, EmbeddingList)
         except _RefusedError as error:
-            if self._is_ours or self._encoding == "float" or error.status not in (400, 422):
+            if self._is_ours or encoding == "float" or error.status not in (400, 422):
                 raise
             self._encoding = "float"  # some know no other
             return self._embedded(texts, prompt=prompt, on_overflow=on_overflow)
@@ -257,7 +267,11 @@ class RemoteEmbedder(TextEncoder):
         url = f"{self._root}{path}"
         try:
             if asked is None:
-                response = self._http.request("GET", url)
+                limits = urllib3.Timeout(
+                    connect=CONNECT_SECONDS, read=min(TELL_SECONDS, self._timeout)
+                )
+                retries = _retry(self._retries, unconnected=FEW)
+                response = self._http.request("GET", url, timeout=limits, retries=retries)
             else:
                 response = self._http.request(
                     "POST",
@@ -311,23 +325,53 @@ def _pool(timeout: float, retries: int, connections: int, key: str | None) -> ur
             "a server's models need urllib3. Install it with: pip install 'harrier-edge[remote]'"
         ) from error
 
+    # http.client writes a header in Latin-1, and thus the key's own bytes.
+    bearer = f"Bearer {key_bytes(key).decode('latin-1')}" if key else None
     return urllib3.PoolManager(
         maxsize=connections,
-        headers={"Authorization": f"Bearer {key}"} if key else None,
-        timeout=timeout,
-        retries=urllib3.Retry(
-            total=retries,
-            connect=min(2, retries),
-            read=min(2, retries),
-            status_forcelist=(429, 502, 503, 504),
-            allowed_methods=None,  # to embed once more changes nothing
-            backoff_factor=0.25,
-            backoff_jitter=0.25,
-            backoff_max=LONGEST_WAIT_SECONDS,
-            retry_after_max=LONGEST_WAIT_SECONDS,
-            raise_on_status=False,
-        ),
+        headers={"Authorization": bearer} if bearer else None,
+        timeout=urllib3.Timeout(connect=SEND_SECONDS, read=timeout),
+        retries=_retry(retries, unconnected=retries),
+        socket_options=[
+            (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),  # urllib3's own, which these replace
+            (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+            *(
+                (socket.IPPROTO_TCP, getattr(socket, name), value)
+                for name, value in KEEP_ALIVE.items()
+                if hasattr(socket, name)
+            ),
+        ],
     )
+
+
+def _retry(retries: int, unconnected: int) -> urllib3.Retry:
+    """Send again up to `retries` times, where there is no connection up to `unconnected` times."""
+    import urllib3  # asked for in `_pool`
+
+    return urllib3.Retry(
+        total=retries,
+        connect=min(unconnected, retries),
+        read=min(FEW, retries),
+        status_forcelist=(429, 502, 503, 504),
+        allowed_methods=None,  # to embed once more changes nothing
+        backoff_factor=0.25,  # the second time after 0.5 s, then 1 s, 2 s, …
+        backoff_jitter=0.25,
+        backoff_max=LONGEST_WAIT_SECONDS,
+        retry_after_max=LONGEST_WAIT_SECONDS,
+        raise_on_status=False,
+    )
+
+
+def _parts(base_url: str) -> SplitResult:
+    """A server's URL, split. Raises UsageError where it is none."""
+    try:
+        parts = urlsplit(base_url)
+        usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # brackets, or a port, that are none
+        usable = False
+    if not usable:
+        raise UsageError(f"base_url is {base_url!r}; wanted http://HOST:PORT or https://HOST.")
+    return parts
 
 
 def _of_catalogue(model: str) -> ServedModel:

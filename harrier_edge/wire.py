@@ -134,6 +134,20 @@ class ErrorAnswer(msgspec.Struct, frozen=True):
 T = TypeVar("T", bound=msgspec.Struct)
 
 
+def key_bytes(key: str) -> bytes:
+    """An API key as it is sent and compared: in UTF-8.
+
+    Raises UsageError where a header does not hold it as it is.
+    """
+    if not key.isprintable() or key != key.strip():
+        raise UsageError(  # without the key, which is nobody's to see
+            "the API key has a line's end, another character that cannot be printed, or a space "
+            "at one of its ends; wanted none of these. Look into $HARRIER_EDGE_API_KEY, or what "
+            "was given instead."
+        )
+    return key.encode()
+
+
 def decode(body: bytes | bytearray, kind: type[T]) -> T:
     """Read a body as `kind`. Raises UsageError where it is not JSON of that form."""
     try:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import gc
+import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future
 from concurrent.futures import wait as wait_for
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from hypothesis import strategies as st
 from harrier_edge.embedder import Embedder
 from harrier_edge.errors import BusyError, UsageError
 from harrier_edge.server.batching import Batcher
+from harrier_edge.server.models import Models
 from harrier_edge.server.queue import PADDING_TOKENS, FairQueue, Job
 from harrier_edge.session import BATCH_TOKENS
 from harrier_edge.vectors import Vectors
@@ -162,3 +167,30 @@ def test_the_end_waits_for_what_waits(tiny_embedder: Embedder) -> None:
     assert all(future.done() for future in futures)
     with pytest.raises(BusyError, match="about to end"):
         batcher.submit(tiny_embedder, [[3]])
+
+
+def test_threads_that_wait_keep_no_model(tiny_package: Path, batcher: Batcher) -> None:
+    """Nor its last texts: what nobody else has is freed."""
+    model = Embedder(tiny_package)
+    for urgent in (False, True):
+        batcher.submit(model, [[3] * 5], urgent=urgent).result(60)
+    kept = weakref.ref(model)
+    del model
+    end = time.monotonic() + 5
+    while kept() and time.monotonic() < end:  # the threads are about to wait
+        gc.collect()
+    assert kept() is None
+
+
+def test_an_unloaded_model_is_freed_at_once(tiny_package: Path) -> None:
+    """All of it, though its tokenizer is in a cycle: an idle process collects no garbage."""
+    models = Models([tiny_package], idle_seconds=0.0)
+    with models.using() as model:
+        kept: list[weakref.ref[object]] = [weakref.ref(model), weakref.ref(model._tokenizer)]
+    del model
+    gc.disable()
+    try:
+        models.unload_idle()
+        assert [one() for one in kept] == [None, None]
+    finally:
+        gc.enable()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,16 @@ import pytest
 from served import Served, served
 
 from harrier_edge import Index, RemoteEmbedder
+from harrier_edge import remote as module
 from harrier_edge.cli import main
 from harrier_edge.embedder import Embedder
 from harrier_edge.encoding import is_url
 from harrier_edge.errors import ModelMismatchError, RemoteError, TextTooLongError, UsageError
+from harrier_edge.server.guard import Limits
 
 TEXTS = ["A falcon.", "", "日本語のテキスト", "\ud800", *(f"{'word ' * n} {n}" for n in range(80))]
+
+KEY = "voilà"  # in UTF-8 it ends with what Latin-1 takes for a space
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +36,14 @@ def server(tiny_package: Path, tmp_path_factory: pytest.TempPathFactory) -> Iter
     """A server of the tiny model, also under another name, with a key."""
     folder = tmp_path_factory.mktemp("server")
     arguments = (tiny_package, "--alias", "tiny=tiny-gemma")
-    with served(folder, *arguments, HARRIER_EDGE_API_KEY="secret") as server:
+    with served(folder, *arguments, HARRIER_EDGE_API_KEY=KEY) as server:
         yield server
 
 
 @pytest.fixture
 def remote(server: Served) -> RemoteEmbedder:
     """Its model."""
-    return RemoteEmbedder(server.url, api_key="secret")
+    return RemoteEmbedder(server.url, api_key=KEY)
 
 
 def test_it_is_what_the_embedder_is(remote: RemoteEmbedder, tiny_embedder: Embedder) -> None:
@@ -75,9 +82,9 @@ def test_a_model_goes_by_all_its_names(server: Served) -> None:
         (f"{server.url}/v1/", "tiny"),
         (f"{server.url}#tiny-gemma-fp32", None),
     ):
-        assert RemoteEmbedder(url, model, "secret").url == f"{server.url}#tiny-gemma"
+        assert RemoteEmbedder(url, model, KEY).url == f"{server.url}#tiny-gemma"
     with pytest.raises(RemoteError, match="no model 'gpt' is served here"):
-        RemoteEmbedder(server.url, "gpt", "secret")
+        RemoteEmbedder(server.url, "gpt", KEY)
 
 
 def test_faults_are_told(
@@ -90,8 +97,12 @@ def test_faults_are_told(
         RemoteEmbedder(f"http://127.0.0.1:{port}", retries=0)
     with pytest.raises(RemoteError, match=r"refused with 401.*HARRIER_EDGE_API_KEY"):
         RemoteEmbedder(server.url, api_key="wrong")
-    with pytest.raises(UsageError, match="wanted http://HOST:PORT"):
-        RemoteEmbedder("127.0.0.1:8765")
+    for url in ("127.0.0.1:8765", "http://[::1:8765", "http://127.0.0.1:99999", "http://a:b"):
+        with pytest.raises(UsageError, match="wanted http://HOST:PORT"):
+            RemoteEmbedder(url)
+    for key in ("secret\n", "sec\rret", " secret", "\udc80"):
+        with pytest.raises(UsageError, match="the API key has a line's end"):
+            RemoteEmbedder(server.url, api_key=key)
     for wrong in ({"batch_size": 0}, {"on_overflow": "x"}):
         with pytest.raises(UsageError):
             remote.embed(["a"], **wrong)
@@ -112,7 +123,7 @@ def test_an_index_is_made_and_searched_through_a_server(
     (tmp_path / "notes").mkdir()
     for name in ("falcon", "oak", "river"):
         (tmp_path / "notes" / f"{name}.md").write_text(f"# {name}\n\nAll about the {name}.\n" * 30)
-    monkeypatch.setenv("HARRIER_EDGE_API_KEY", "secret")
+    monkeypatch.setenv("HARRIER_EDGE_API_KEY", KEY)
     db, notes = str(tmp_path / "a.sqlite"), str(tmp_path / "notes")
     assert main(["add", "--db", db, "-m", server.url, notes]) == 0
     assert main(["search", "--db", db, "--json", "falcon"]) == 0  # it knows its server
@@ -135,8 +146,8 @@ class Foreign(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.asked: list[dict[str, Any]] = []
         self.models: list[str] | None = ["microsoft/harrier-oss-v1-270m"]
         self.dimension = 640
@@ -146,6 +157,9 @@ class Foreign(ThreadingHTTPServer):
     def url(self) -> str:
         """Where it is."""
         return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing of a client that waits no longer."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -192,15 +206,24 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-@pytest.fixture
-def foreign() -> Iterator[Foreign]:
-    """A server of others, running."""
-    with Foreign() as server:
+@contextmanager
+def running(port: int = 0) -> Iterator[Foreign]:
+    """A server of others, at any free port or at this one."""
+    with Foreign(port) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.fixture
+def foreign() -> Iterator[Foreign]:
+    """A server of others."""
+    with running() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 def test_a_known_model_of_others_gets_the_catalogues_prompts(foreign: Foreign) -> None:
@@ -256,6 +279,81 @@ def test_a_busy_server_is_asked_again(foreign: Foreign) -> None:
     foreign.refuse = lambda asked: (503, {})
     with pytest.raises(RemoteError, match="refused with 503"):
         RemoteEmbedder(foreign.url, retries=1).encode("a")
+
+
+def test_a_server_that_restarts_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For longer than it drains; but an address where nothing was is given up at once."""
+    waited: list[float] = []
+    with ExitStack() as restarted:
+        with running() as server:
+            remote = RemoteEmbedder(server.url)
+            port = server.server_address[1]
+        remote._http.clear()  # of the connection, which the thread of the old server still has
+
+        def sleep(seconds: float) -> None:
+            waited.append(seconds)
+            if sum(waited[:-1]) <= Limits.drain_seconds < sum(waited):
+                restarted.enter_context(running(port))
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        assert remote.encode("abc").argmax() == 3
+    del waited[:]
+    with pytest.raises(RemoteError, match=r"cannot be reached .*refused"):
+        RemoteEmbedder(f"http://127.0.0.1:{port}")
+    assert sum(waited) < 2
+
+
+def test_a_slow_model_is_waited_for(foreign: Foreign, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer than for a connection, or for what the server has: an hour, or as long as one says."""
+    for name in ("CONNECT_SECONDS", "TELL_SECONDS", "SEND_SECONDS"):
+        monkeypatch.setattr(module, name, 0.5)
+    foreign.refuse = lambda asked: time.sleep(0.8)
+    remote = RemoteEmbedder(foreign.url)
+    assert remote.encode("abc").argmax() == 3
+    with pytest.raises(RemoteError, match=r"read timeout=0\.6"):
+        RemoteEmbedder(foreign.url, timeout=0.6, retries=0).encode("abc")
+    assert inspect.signature(RemoteEmbedder).parameters["timeout"].default >= 3600
+    kept: Any = remote._http.connection_from_url(foreign.url)._get_conn()
+    asked = kept.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    kept.close()
+    assert asked, "whether the server is alive"
+
+
+def test_a_fault_is_told_while_other_requests_are_under_way(foreign: Foreign) -> None:
+    """Which may take minutes."""
+    asked_for, told, done = threading.Event(), threading.Event(), threading.Event()
+
+    def refuse(asked: dict[str, Any]) -> tuple[int, dict[str, str]] | None:
+        if asked["input"] == ["slow"]:
+            asked_for.set()
+            told.wait(20)
+            done.set()
+            return None
+        asked_for.wait(20)
+        return 403, {}
+
+    foreign.refuse = refuse
+    with pytest.raises(RemoteError, match="refused with 403"):
+        RemoteEmbedder(foreign.url).encode(["fault", "slow"], batch_size=1)
+    assert not done.is_set()
+    told.set()
+
+
+def test_one_that_knows_no_base64_may_get_several_requests_at_once(foreign: Foreign) -> None:
+    """Each that was refused for it is sent again, also when another has found out before."""
+    together = threading.Barrier(4, timeout=20)
+
+    def refuse(asked: dict[str, Any]) -> tuple[int, dict[str, str]] | None:
+        if "encoding_format" not in asked:
+            return None
+        together.wait()
+        return 400, {}
+
+    foreign.refuse = refuse
+    texts = ["x" * n for n in range(8)]
+    vectors = RemoteEmbedder(foreign.url, concurrency=4).encode(texts, batch_size=1)
+    assert vectors.argmax(1).tolist() == list(range(8))
+    assert len(foreign.asked) == 12
 
 
 def test_vectors_of_another_size_are_refused(foreign: Foreign) -> None:

@@ -364,7 +364,7 @@ def test_slow_clients_are_cut_off_and_hold_nobody_up(tiny_package: Path, tmp_pat
 
 
 def test_a_body_is_bounded(tiny_package: Path, tmp_path: Path) -> None:
-    """Whether its length is told or not."""
+    """Whether its length is told or not; and so is what a prompt before all texts makes of it."""
     with served(tmp_path, tiny_package, limits="body_bytes=1000") as server:
         assert server.post("/embed", {"inputs": "a" * 1000}).status_code == 413
         head = b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -372,6 +372,11 @@ def test_a_body_is_bounded(tiny_package: Path, tmp_path: Path) -> None:
             chunk = b"3e8\r\n" + b"a" * 1000 + b"\r\n"
             connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 2)
             assert connection.recv(20).startswith(b"HTTP/1.1 413")
+        for prompt in ({"prompt": "p" * 400}, {"task": "p" * 400}):
+            answer = server.post("/v1/embeddings", {"input": ["a"] * 50, **prompt})
+            assert answer.status_code == 413
+            assert "each of 50 texts makes 2" in answer.json()["error"]["message"]
+            assert server.post("/embed", {"inputs": ["a"] * 2, **prompt}).status_code == 200
 
 
 def test_the_queue_is_bounded(tiny_package: Path, tmp_path: Path) -> None:
@@ -400,11 +405,11 @@ def test_told_to_end_it_finishes_what_is_under_way(tiny_package: Path, tmp_path:
 
 def test_a_key_is_asked_for(tiny_package: Path, tmp_path: Path) -> None:
     """Everywhere but at /health; behind it, any host name will do."""
-    key = {"HARRIER_EDGE_API_KEY": "sésame"}
+    key = {"HARRIER_EDGE_API_KEY": "sésamà"}  # whose UTF-8 ends like a space of Latin-1
     with served(tmp_path, tiny_package, "--host", "0.0.0.0", **key) as found:
         server = Served(found.url.replace("0.0.0.0", "127.0.0.1"), found.process, found.log)
         assert server.get("/health").status_code == 200
-        for given, status in (("", 401), ("Bearer sesame", 401), ("Bearer sésame", 200)):
+        for given, status in (("", 401), ("Bearer sesame", 401), ("Bearer sésamà", 200)):
             headers = {"Authorization": given.encode(), "Host": "box.lan"}
             assert server.get("/v1/models", headers=headers).status_code == status
 

@@ -203,6 +203,14 @@ class Service:
         )
         if ids and prompt:
             raise UsageError("a prompt goes before texts, not before token ids; give texts.")
+        characters = len(prompt) * len(texts)  # the texts alone are bounded by the body
+        if characters > self._limits.body_bytes:
+            raise RefusedError(
+                413,
+                f"the prompt before each of {len(texts)} texts makes {characters} characters; "
+                f"wanted {self._limits.body_bytes} at most. Send fewer texts at once, or a shorter "
+                "prompt.",
+            )
         async with self._model(wanted.model) as model:
             if ids:
                 run = partial(model.complete, ids, on_overflow=wanted.on_overflow)

@@ -151,6 +151,7 @@ class Batcher:
                 self._tokens += sum(len(text.ids) for text in batch)
                 self._texts += len(batch)
                 self._batches += 1
+            del batch  # it would keep its model in memory while the thread waits for the next
 
     def _next(self, queue: FairQueue) -> list[Text]:
         with self._changed:

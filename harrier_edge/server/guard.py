@@ -38,16 +38,18 @@ class Guard:
     """An application behind the checks of host, origin and key, and the limit on sending."""
 
     def __init__(
-        self, app: ASGIApp, hosts: Collection[str] | None, api_key: str | None, limits: Limits
+        self, app: ASGIApp, hosts: Collection[str] | None, key: bytes | None, limits: Limits
     ) -> None:
         """`hosts` are the names under which the server may be asked for; None for any.
+
+        `key` is what clients have to send, if anything, as `key_bytes` gives it.
 
         A web page can have its own name point to 127.0.0.1 (DNS rebinding), but not ask under
         another name than that, nor hide its origin.
         """
         self._app = app
         self._hosts = hosts
-        self._key = api_key.encode() if api_key else None
+        self._key = key
         self._send_seconds = limits.send_seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -72,7 +74,7 @@ class Guard:
                     return fault(403, f"{name} is not one of this server's; see --allow-host.")
         if self._key and scope["path"] not in OPEN_PATHS:
             scheme, _, given = headers.get("authorization", "").partition(" ")
-            given_key = given.strip().encode("latin-1")  # the bytes that came
+            given_key = given.encode("latin-1").strip()  # the bytes that came
             if scheme.lower() != "bearer" or not hmac.compare_digest(given_key, self._key):
                 refusal = fault(401, "wanted this server's key: Authorization: Bearer KEY.")
                 refusal.headers["WWW-Authenticate"] = "Bearer"
@@ -119,13 +121,16 @@ async def gone(request: Request) -> None:
 
 
 class BoundedProtocol(H11Protocol):
-    """uvicorn's HTTP/1.1, but that a head has to come in time.
+    """uvicorn's HTTP/1.1, but that a head has to come, and an answer be read, in time.
 
-    uvicorn itself waits without end for the rest of a request of which a byte has come. This is
-    h11's and not httptools' protocol since that has no limit on the size of a head.
+    uvicorn itself waits without end for the rest of a request of which a byte has come, and for a
+    client to read what asyncio has taken of an answer, which is all of it. This is h11's and not
+    httptools' protocol since that has no limit on the size of a head.
     """
 
     head_seconds = Limits.head_seconds
+    send_seconds = Limits.send_seconds
+    _unread: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Start to wait for the first head."""
@@ -135,16 +140,29 @@ class BoundedProtocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait no more."""
         self._awaited.cancel()
+        if self._unread:
+            self._unread.cancel()
         super().connection_lost(exc)
 
     def on_response_complete(self) -> None:
-        """Start to wait for the next head."""
+        """Start to wait for the next head, and for the answer to be read."""
         self._awaited.cancel()
         self._awaited = self.loop.call_later(self.head_seconds, self._end_headless)
+        self._end_unread()
         super().on_response_complete()
 
     def _end_headless(self) -> None:
         """Close the connection, unless a request is being answered."""
         cycle: Any = self.cycle
         if cycle is None or cycle.response_complete:
-            self.transport.close()
+            self.transport.close()  # once all is read, to which `_end_unread` sees
+
+    def _end_unread(self, before: int | None = None) -> None:
+        """Cut the connection where no less is left to send than `before`; else look again later."""
+        if self._unread:
+            self._unread.cancel()
+        left = self.transport.get_write_buffer_size()
+        if before is not None and left >= before:
+            self.transport.abort()
+        elif left:
+            self._unread = self.loop.call_later(self.send_seconds, self._end_unread, left)

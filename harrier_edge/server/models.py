@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 import time
@@ -79,7 +80,12 @@ class Models:
                 if name:
                     self._names.setdefault(name, place)
         for alias, name in (aliases or {}).items():
-            self._names[alias] = self._place(name)
+            if name not in self._names:
+                raise UsageError(
+                    f"alias {alias!r} is for {name!r}, which is not served here; there is: "
+                    f"{', '.join(self._names)}."
+                )
+            self._names[alias] = self._names[name]
 
     def told(self, name: str = "") -> ServedModel:
         """What is known of the model called `name`, or "" for the first.
@@ -170,6 +176,7 @@ class Models:
 
 def _unload(place: _Place) -> None:
     place.embedder = None
+    gc.collect()  # what of it is in cycles; an idle process would long not come to that
     logger.info("unloaded %s", place.told.id)
 
 

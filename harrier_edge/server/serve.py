@@ -18,7 +18,9 @@ from harrier_edge.server.app import Service
 from harrier_edge.server.batching import Batcher
 from harrier_edge.server.guard import LOOPBACK, BoundedProtocol, Guard, Limits
 from harrier_edge.server.models import Models
+from harrier_edge.wire import key_bytes
 
+LAST_PORT = 2**16 - 1
 MAX_WAITING_TOKENS = 2**18  # a minute or so of a 270M's work on two cores
 
 
@@ -47,7 +49,7 @@ def serve(
     Has to be called by the main thread, which is the one that signals reach.
 
     Raises UsageError where the address cannot be had, or is open to others and there is no key,
-    and what `Embedder` raises.
+    or where no client could send the key, and what `Embedder` raises.
     """
     loopback = options.host in LOOPBACK
     if not loopback and not options.api_key:
@@ -55,6 +57,7 @@ def serve(
             f"{options.host} can be reached from other machines, and there is no key. Set "
             "HARRIER_EDGE_API_KEY (or --api-key), which clients then send as their API key."
         )
+    key = key_bytes(options.api_key) if options.api_key else None
     # Behind a key, whoever knows it may come by any name.
     names = {*LOOPBACK, options.host, *options.allowed_hosts}
     hosts = {name.lower() for name in names} if loopback or options.allowed_hosts else None
@@ -66,7 +69,7 @@ def serve(
             app = Service(models, batcher, options.limits).application()
             host, port = listener.getsockname()[:2]
             server = _Server(
-                _config(Guard(app, hosts, options.api_key, options.limits), options.limits),
+                _config(Guard(app, hosts, key, options.limits), options.limits),
                 lambda: on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}"),
             )
             server.run(sockets=[listener])
@@ -104,6 +107,7 @@ def _config(app: Guard, limits: Limits) -> uvicorn.Config:
 
     class Protocol(BoundedProtocol):
         head_seconds = limits.head_seconds
+        send_seconds = limits.send_seconds
 
     return uvicorn.Config(
         app,
@@ -120,6 +124,8 @@ def _config(app: Guard, limits: Limits) -> uvicorn.Config:
 
 
 def _listen(host: str, port: int) -> socket.socket:
+    if not 0 <= port <= LAST_PORT:
+        raise UsageError(f"the port is {port}; wanted 0 (any that is free) to {LAST_PORT}.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=1024)
