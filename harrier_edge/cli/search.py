@@ -6,7 +6,6 @@ import argparse
 from typing import TYPE_CHECKING
 
 from harrier_edge.cli.common import index_option, model_options, open_index, prompt_options, to_json
-from harrier_edge.searching import place_of
 
 if TYPE_CHECKING:
     from harrier_edge.searching import Explanation
@@ -53,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search and print. No hit is not a failure."""
+    from harrier_edge.searching import place_of  # which --help does not pay for
 
     with open_index(args) as index:
         hits = index.search(
