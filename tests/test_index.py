@@ -216,6 +216,7 @@ def test_a_document_that_is_cut_otherwise_by_now_begins_anew(
         with pytest.raises(KeyboardInterrupt):
             index.add(book)
     assert index.status().chunks == 4
+
     def other(document: Any, size: int, *rest: Any, **options: Any) -> Any:
         return split(document, int(size * factor), *rest, **options)
 
