@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Sequence
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from harrier_edge.documents import code, markdown, records, rst
 from harrier_edge.documents.chunk import Chunk, split
 from harrier_edge.documents.document import Document
+from harrier_edge.isolation import python_command
 
 
 def count_words(texts: Sequence[str]) -> list[int]:
@@ -51,6 +53,18 @@ def test_a_long_paragraph_is_cut_at_lines_then_sentences_then_words() -> None:
     assert texts(split(plain("A b. C d e. F"), 4, count_words)) == ["A b.", "C d e.", "F"]
     assert texts(split(plain("a b c d e"), 2, count_words)) == ["a b", "c d", "e"]
     assert texts(split(plain("foo.bar/baz"), 2, count_words)) == ["foo.", "bar/", "baz"]
+
+
+def test_long_runs_of_dots_take_no_longer_than_other_text() -> None:
+    """As dot leaders and test reports have them: their cost grows with their length alone."""
+    program = """
+from harrier_edge.documents.chunk import split
+from harrier_edge.documents.document import Document
+text = "One. " + "." * 200_000 + "x! Two."
+chunks = split(Document(text, "", ""), 200_004, lambda texts: [len(text) for text in texts])
+assert [chunk.text[-3:] for chunk in chunks] == ["ne.", ".x!", "wo."], chunks
+"""
+    subprocess.run(python_command(program), check=True, timeout=120)  # it took minutes
 
 
 def test_words_without_spaces_are_cut_between_characters() -> None:

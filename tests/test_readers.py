@@ -70,6 +70,15 @@ def test_what_is_not_text_is_refused(data: bytes, reason: str) -> None:
         decode(data)
 
 
+def test_damaged_utf8_stays_utf8() -> None:
+    """A bad byte among many good ones is lost alone, and does not make another text of the file."""
+    text = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich, 3 €. " * 20
+    data = text.encode()
+    assert decode(data + b"\xfc" + data) == f"{text}\ufffd{text}"
+    assert decode(data + b"\xe2\x82") == f"{text}\ufffd"
+    assert decode("\ufffd".encode() + data + b"\xfc") == f"\ufffd{text}\ufffd"
+
+
 def test_markdown_has_headings_blocks_and_front_matter() -> None:
     """A mark in a code block is no heading; the front matter is metadata, and stays in the text."""
     front = "---\ntitle: Birds\ntags: [a, b]\nday: 2024-05-06\n---\n"
@@ -123,6 +132,14 @@ def test_html_tells_its_encoding() -> None:
     """By its declaration where it is not UTF-8."""
     data = '<meta charset="iso-8859-1"><p>Zwölf Boxkämpfer jagen Viktor quer über den Sylter Deich'
     assert "Zwölf Boxkämpfer" in read("x.html", data.encode("iso-8859-1")).text
+
+
+def test_html_keeps_the_line_at_which_a_block_begins() -> None:
+    """Empty pieces inside of a block do not move it, nor do those before it count."""
+    one = "<p>\n<b> </b>\nOne\n<br>\n<br>\n<br>\ntwo</p>\n"
+    document = read("x.html", f"{one}<pre>\n\nif:<i></i>\n\n<i>\n</i>    x</pre>")
+    assert document.text == "One\n\n\ntwo\n\nif:\n\n\n    x\n\n"
+    assert [place(document, words) for words in ("One", "two", "if:", "    x")] == [3, 3, 10, 13]
 
 
 def test_notebooks_give_prose_and_code() -> None:

@@ -72,6 +72,29 @@ def test_ignore_files_hold_as_in_git(tmp_path: Path) -> None:
     assert names(tmp_path) == [f"repo/docs/{name}" for name in expected]
 
 
+@pytest.mark.parametrize("line", ["!", "foo\\", "[z-a].md", "/", "\\"])
+def test_a_line_that_is_no_pattern_is_passed_over(tmp_path: Path, line: str) -> None:
+    """As git does; the other lines hold, from the first on, whatever mark the file begins with."""
+    make(tmp_path, "a.md", "a.log", "b.tmp")
+    make(tmp_path, ".gitignore", content=f"\ufeff*.log\n{line}\n*.tmp\n".encode())
+    assert names(tmp_path) == ["a.md"]
+
+
+def test_folders_are_taken_back_in_the_order_of_the_lines(tmp_path: Path) -> None:
+    """The common recipe that takes only some files, wherever they are."""
+    make(tmp_path, "a.md", "a.txt", "docs/b.md", "docs/b.txt", "docs/in/c.md", "docs/in/c.txt")
+    make(tmp_path, ".gitignore", content=b"*\n!*/\n!*.md\n")
+    assert names(tmp_path) == ["a.md", "docs/b.md", "docs/in/c.md"]
+
+
+def test_text_that_has_a_program_of_its_own_is_read(tmp_path: Path) -> None:
+    """Python's table of types calls it an application's; what is not text is still left out."""
+    make(tmp_path, "a.tex", "b.latex", "c.texi", "d.roff", "e.man", "f.csh", "g.t")
+    make(tmp_path, "x.tex", content=b"a\0b")
+    assert [name[0] for name in names(tmp_path)] == [*"abcdefg"]
+    assert find_files(tmp_path).skipped == {"binary": 1}
+
+
 def test_links_do_not_lead_in_a_circle(tmp_path: Path) -> None:
     """Links to files are followed, links to folders and into nothing are counted."""
     make(tmp_path, "a.md")
@@ -114,6 +137,21 @@ def test_an_unreadable_folder_fails_by_itself(tmp_path: Path) -> None:
     assert [file.path.name for file in found.files] == ["a.md"]
     assert found.unread == [tmp_path / "locked"]
     assert "cannot be read" in found.failed[0].reason
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or not os.geteuid(), reason="root reads everything")
+@pytest.mark.parametrize("folder", [".", "top", "top/inner"])
+def test_an_unreadable_ignore_file_fails_by_itself(tmp_path: Path, folder: str) -> None:
+    """What it may hide is not read, be it in the folder that is named, above or below."""
+    make(tmp_path, ".git/HEAD", "top/inner/a.md", f"{folder}/.gitignore")
+    locked = tmp_path / folder / ".gitignore"
+    locked.chmod(0)
+    found = find_files(tmp_path / "top")
+    assert found.files == []
+    assert [(one.path, one.reason) for one in found.failed] == [
+        (str(locked), "cannot be read: Permission denied")
+    ]
+    assert found.unread == [tmp_path / ("top/inner" if folder == "top/inner" else "top")]
 
 
 def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:

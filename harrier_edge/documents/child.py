@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
 
 import msgspec
 
 from harrier_edge.documents.document import Document
 from harrier_edge.errors import DocumentError
+from harrier_edge.isolation import python_command
 
 FORMATS = {
     ".pdf": "application/pdf",
@@ -19,7 +18,7 @@ FORMATS = {
 }
 TIMEOUT_SECONDS = 120.0
 MEMORY_BYTES = 2**31  # of address space; not limited on Windows, nor enforced by macOS
-_PROGRAM = "harrier_edge.documents.parse"
+_PROGRAM = "from harrier_edge.documents.parse import main; main()"
 # What the process says by its exit code; anything else is a crash.
 DAMAGED, MISSING, TOO_LARGE = 3, 4, 5
 
@@ -30,15 +29,10 @@ def read(data: bytes, name: str, media_type: str) -> Document:
     Raises DocumentError where it is damaged, its reader is not installed, or it takes more than
     TIMEOUT_SECONDS or MEMORY_BYTES.
     """
-    command = [sys.executable, "-I", "-m", _PROGRAM, media_type, name, str(MEMORY_BYTES)]
+    command = python_command(_PROGRAM, media_type, name, str(MEMORY_BYTES))
     try:
         run = subprocess.run(
-            command,
-            input=data,
-            capture_output=True,
-            timeout=TIMEOUT_SECONDS,
-            check=False,
-            env={**os.environ, "PYTHONWARNINGS": "ignore", "PYTHONUTF8": "1"},
+            command, input=data, capture_output=True, timeout=TIMEOUT_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
         raise DocumentError(

@@ -20,7 +20,8 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\U
 _CUTS = (
     re.compile(r"\n(?:[ \t]*\n)+"),  # between paragraphs
     re.compile(r"\n"),
-    re.compile(r"[.!?]+[\"')\]]*\s+|[。！？｡؟।]+[」』”）]*"),  # between sentences
+    # Between sentences. Only from the first mark of a run on: from each of them would be quadratic.
+    re.compile(r"(?<![.!?])[.!?]+[\"')\]]*\s+|[。！？｡؟।]+[」』”）]*"),
     re.compile(r"\s+"),
     re.compile(rf"\w(?=[^\w\s])|[^\w\s](?=\w)|[{_UNSPACED}](?=[{_UNSPACED}])"),  # between words
 )

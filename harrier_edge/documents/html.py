@@ -27,7 +27,8 @@ class _Reader(HTMLParser):
         self.title = ""
         self.metadata: dict[str, str] = {}
         self._words: list[str] = []
-        self._line = 1  # where the block began
+        self._line = 1  # where the block began, or may yet begin
+        self._begun = False  # whether anything of it is more than white space
         self._unread = ""  # the element that is passed over, and how often it is open
         self._depth = 0
         self._pre = False
@@ -62,7 +63,8 @@ class _Reader(HTMLParser):
             self._unread = self._unread if self._depth else ""
         elif tag == "title" and self._in_title:
             self._in_title = False
-            self.title, self._words = one_line("".join(self._words)), []
+            self.title = one_line("".join(self._words))
+            self._words, self._begun = [], False
         elif tag in _BLOCKS:
             self._flush(tag)
             self._pre = False
@@ -70,10 +72,17 @@ class _Reader(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._unread:
             return
-        if not self._words or not "".join(self._words[-2:]).strip(" -\n"):
-            blank = len(data) - len(data.lstrip())
-            self._line = self.getpos()[0] + data.count("\n", 0, blank)
+        if not self._begun:
+            text = data.lstrip("\n" if self._pre else None)  # the builder keeps blanks of a <pre>
+            self._line = self.getpos()[0] + data.count("\n", 0, len(data) - len(text))
+            self._begun = bool(text)
         self._words.append(data if self._pre else re.sub(r"\s+", " ", data))
+
+    def parse_marked_section(self, i: int, report: bool = True) -> int:
+        try:
+            return super().parse_marked_section(i, report)
+        except AssertionError:  # "<![" is not the beginning of one; browsers see a comment then
+            return self.parse_bogus_comment(i)
 
     def close(self) -> None:
         super().close()
@@ -87,7 +96,7 @@ class _Reader(HTMLParser):
     def _flush(self, tag: str = "") -> None:
         """End the block, which `tag` closes where it is known."""
         text = "".join(self._words)
-        self._words = []
+        self._words, self._begun = [], False
         if tag in _HEADINGS:
             self.builder.heading(_HEADINGS[tag], text, self._line)
         elif self._pre:

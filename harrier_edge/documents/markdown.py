@@ -62,16 +62,20 @@ def _metadata(front_matter: str) -> dict[str, Any]:
 
     try:
         values = yaml.safe_load(front_matter)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        pairs = values.items() if isinstance(values, dict) else ()
+        plain = {storable(str(key)): _plain(value) for key, value in pairs}
+    except Exception:  # PyYAML's own, a KeyError on `!!bool x`, an IndexError on `!!int ""`, …
         return {}
-    if not isinstance(values, dict):
-        return {}
-    return {
-        str(key): plain for key, value in values.items() if (plain := _plain(value)) is not None
-    }
+    return {key: value for key, value in plain.items() if value is not None}
 
 
 def _plain(value: object) -> Any:
+    if isinstance(value, list) and len(value) <= _MOST_VALUES:
+        return [scalar for one in value if (scalar := _scalar(one)) is not None]
+    return _scalar(value)
+
+
+def _scalar(value: object) -> str | int | float | None:
     if isinstance(value, datetime.date):
         return value.isoformat()
     if isinstance(value, float):
@@ -79,7 +83,5 @@ def _plain(value: object) -> Any:
     if isinstance(value, str):
         return storable(value)
     if isinstance(value, int):
-        return value
-    if isinstance(value, list) and len(value) <= _MOST_VALUES:
-        return [plain for one in value if isinstance(plain := _plain(one), str | int | float)]
+        return value if abs(value) < 2**63 else None  # SQLite's are no larger
     return None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from harrier_edge.documents.document import Builder, Document
+from harrier_edge.documents.document import Builder, Document, one_line
 from harrier_edge.documents.markdown import outline
-from harrier_edge.documents.text import decode
+from harrier_edge.documents.text import decode, with_plain_lines
 from harrier_edge.errors import DocumentError
 
 
@@ -18,7 +18,8 @@ def read(data: bytes, name: str, media_type: str) -> Document:
         cells = [
             cell for sheet in notebook.get("worksheets", [notebook]) for cell in sheet["cells"]
         ]
-        language = notebook.get("metadata", {}).get("kernelspec", {}).get("language", "")
+        language = notebook.get("metadata", {}).get("kernelspec", {}).get("language") or ""
+        language = one_line(str(language))
         sources = [(cell["cell_type"], _source(cell)) for cell in cells]
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DocumentError(f"is not a Jupyter notebook ({error!r})") from error
@@ -35,4 +36,4 @@ def read(data: bytes, name: str, media_type: str) -> Document:
 
 def _source(cell: dict[str, Any]) -> str:
     source = cell["source"] if "source" in cell else cell["input"]
-    return source if isinstance(source, str) else "".join(source)
+    return with_plain_lines(source if isinstance(source, str) else "".join(source))

@@ -20,9 +20,14 @@ _READERS: dict[str, Callable[[bytes, str, str], Document]] = {
 }
 
 
-def main(media_type: str, name: str, memory: int) -> int:
-    """Read one document and return the exit code."""
-    _limit(memory)
+def main() -> None:
+    """Read the document that the command line tells of, and end with the exit code."""
+    media_type, name, memory = sys.argv[1:]
+    _limit(int(memory))
+    sys.exit(_read(media_type, name))
+
+
+def _read(media_type: str, name: str) -> int:
     try:
         document = _READERS[media_type](sys.stdin.buffer.read(), name, media_type)
         sys.stdout.buffer.write(msgspec.json.encode(document))
@@ -50,7 +55,3 @@ def _limit(memory: int) -> None:
 def _fail(code: int, words: object) -> int:
     print(" ".join(str(words).split()), file=sys.stderr)
     return code
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harrier_edge.documents import child, code, html, mail, markdown, notebook, records, rst, text
-from harrier_edge.documents.document import Document
+from harrier_edge.documents.document import Document, one_line
 from harrier_edge.errors import DocumentError
 
 # (bytes, the file's name without its suffix, media type) -> document
@@ -46,7 +46,15 @@ def read_document(path: Path, data: bytes) -> Document:
     too much time or memory; the message does not name the file.
     """
     media_type, reader = FORMATS.get(path.suffix.lower(), _PLAIN)
-    return reader(data, path.stem, media_type)
+    try:
+        return reader(data, path.stem, media_type)
+    except DocumentError:
+        raise
+    except Exception as error:  # whatever a parser makes of bytes that nobody has thought of
+        raise DocumentError(
+            f"cannot be read as {media_type} ({one_line(f'{type(error).__name__}: {error}')}); "
+            "repair it or leave it out"
+        ) from error
 
 
 def read_bytes(path: Path) -> bytes:

@@ -13,6 +13,9 @@ _BOMS = {
     b"\xfe\xff": "utf-16",
 }
 SNIFFED = 8192  # bytes that tell whether a file is text
+# So many characters beyond ASCII for each damaged place make a text UTF-8: in other encodings
+# hardly any bytes happen to be such characters.
+_SOUND = 4
 
 
 def is_binary(data: bytes) -> bool:
@@ -24,8 +27,9 @@ def is_binary(data: bytes) -> bool:
 def decode(data: bytes) -> str:
     r"""The text of a file; lines end in "\n".
 
-    The encoding is what a byte order mark says, else UTF-8, else what charset-normalizer finds.
-    Raises DocumentError where it finds none.
+    The encoding is what a byte order mark says, else UTF-8, else what charset-normalizer finds. In
+    UTF-8 that is damaged in few places, these become U+FFFD. Raises DocumentError where no encoding
+    is found.
     """
     if is_binary(data):
         raise DocumentError("holds NUL bytes, so it is not text")
@@ -37,7 +41,7 @@ def decode(data: bytes) -> str:
             raise DocumentError(
                 f"says that it is {encoding}, which byte {error.start} is not; repair it"
             ) from error
-        text = _guess(data, error.start)
+        text = _mended(data) or _guess(data, error.start)
     if "\0" in text:
         raise DocumentError("holds NUL bytes, so it is not text")
     return with_plain_lines(text)
@@ -46,6 +50,14 @@ def decode(data: bytes) -> str:
 def with_plain_lines(text: str) -> str:
     r"""`text` with "\n" at all line ends."""
     return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _mended(data: bytes) -> str:
+    """Text in UTF-8 with U+FFFD for the few bytes that are not; "" where that is most of them."""
+    text = data.decode("utf-8", "replace")
+    damaged = text.count("\ufffd") - data.count("\ufffd".encode())
+    ascii_only = len(data.translate(None, bytes(range(128, 256))))
+    return text if len(text) - ascii_only - damaged >= _SOUND * damaged else ""
 
 
 def _guess(data: bytes, first: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,7 +20,10 @@ MAX_FILE_BYTES = 64 * 2**20
 # The later one may take back, with "!", what the earlier one ignores.
 IGNORE_FILES = (".gitignore", ".harrierignore")
 _TYPES = MimeTypes()  # Python's own table, the same on every machine
-_TEXTUAL = ("text/", "application/json", "application/xml", "application/javascript", "message/")
+_TEXTUAL = (
+    *("text/", "message/", "application/json", "application/xml", "application/javascript"),
+    *("application/x-tex", "application/x-latex", "application/x-troff", "application/x-csh"),
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,11 @@ def find_files(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Found:
     except OSError as error:
         raise DocumentError(f"{path}: no such file or folder. Check the path.") from error
     if stat.S_ISDIR(mode):
-        specs = _specs_above(path)
+        try:
+            specs = _specs_above(path)
+        except OSError as error:
+            _fail(found, path, error)
+            return found
         if _is_ignored(path, True, specs):
             specs = ()  # who names an ignored folder wants it
         _walk(path, specs, max_bytes, found)
@@ -76,19 +84,19 @@ def find_files(path: Path, max_bytes: int = MAX_FILE_BYTES) -> Found:
     return found
 
 
-_Specs = tuple[tuple[Path, Any], ...]  # folders with the patterns of their ignore files
+# Folders with the patterns of their ignore files: for files, and for folders.
+_Specs = tuple[tuple[Path, Any, Any], ...]
 
 
 def _walk(folder: Path, specs: _Specs, max_bytes: int, found: Found) -> None:
     try:
         with os.scandir(folder) as scan:
             entries = list(scan)
+        if any(entry.name in IGNORE_FILES for entry in entries):
+            specs = (*specs, *_specs_of(folder))
     except OSError as error:
-        found.failed.append(Failure(printable(folder), f"cannot be read: {error.strerror}"))
-        found.unread.append(folder)
+        _fail(found, folder, error)
         return
-    if any(entry.name in IGNORE_FILES for entry in entries):
-        specs = (*specs, *_specs_of(folder))
     for entry in entries:
         path = folder / entry.name
         try:
@@ -101,8 +109,14 @@ def _walk(folder: Path, specs: _Specs, max_bytes: int, found: Found) -> None:
         except FileNotFoundError:
             continue  # it has just gone
         except OSError as error:
-            found.failed.append(Failure(printable(path), f"cannot be read: {error.strerror}"))
-            found.unread.append(path)
+            _fail(found, path, error)
+
+
+def _fail(found: Found, path: Path, error: OSError) -> None:
+    """Nothing is known of `path`, since it, or an ignore file that counts there, is unreadable."""
+    culprit = Path(error.filename or path)
+    found.failed.append(Failure(printable(culprit), f"cannot be read: {error.strerror}"))
+    found.unread.append(path)
 
 
 def _reason(entry: os.DirEntry[str], path: Path, specs: _Specs, max_bytes: int) -> str:
@@ -149,21 +163,35 @@ def _specs_above(folder: Path) -> _Specs:
 
 
 def _specs_of(folder: Path) -> _Specs:
-    from pathspec import GitIgnoreSpec  # most folders have no ignore file
+    from pathspec import GitIgnoreSpec, PathSpec  # most folders have no ignore file
 
-    lines: list[str] = []
+    patterns: list[Any] = []
     for name in IGNORE_FILES:
         file = folder / name
         if file.is_file():
-            lines += file.read_text("utf-8", "replace").splitlines()
-    return ((folder, GitIgnoreSpec.from_lines(lines)),) if lines else ()
+            for line in file.read_text("utf-8-sig", "replace").splitlines():
+                patterns += _patterns(line)
+    # GitIgnoreSpec lets a pattern for what is in a folder give way to others, whatever their
+    # order. For the folder itself only the order counts.
+    return ((folder, GitIgnoreSpec(patterns), PathSpec(patterns)),) if patterns else ()
+
+
+def _patterns(line: str) -> list[Any]:
+    """The pattern of a line, if it is one; git too passes over lines that are none."""
+    from pathspec import GitIgnoreSpec
+
+    try:
+        return list(GitIgnoreSpec.from_lines([line]).patterns)
+    except (ValueError, re.error):
+        return []
 
 
 def _is_ignored(path: Path, is_folder: bool, specs: _Specs) -> bool:
     """By the pattern that matches last in the deepest folder, as in git."""
-    for folder, spec in reversed(specs):
-        name = path.relative_to(folder).as_posix() + ("/" if is_folder else "")
-        include: bool | None = spec.check_file(name).include
+    for folder, of_files, of_folders in reversed(specs):
+        name = path.relative_to(folder).as_posix()
+        checked = of_folders.check_file(f"{name}/") if is_folder else of_files.check_file(name)
+        include: bool | None = checked.include
         if include is not None:
             return include
     return False
