@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from standins.random_checkpoint import random_checkpoint, tiny_gemma3, tiny_qwen3
+from standins.sentence_models import PROMPTS, sentence_model
 
 from harrier_edge.errors import CheckpointError, HarrierError, UnsupportedModelError
 from harrier_export import ExportOptions, export
-from harrier_export.checkpoint import Checkpoint
+from harrier_export.checkpoint import Checkpoint, ModelFolder
+from harrier_export.sentence_transformers import SentenceConfig, read_sentence_config
 
 WEIGHTS = "model.safetensors"
 NORM = "layers.1.self_attn.q_norm.weight"
@@ -179,9 +181,7 @@ def test_other_rotary_scalings_are_named(own_gemma: Path, scaling: dict[str, obj
     refused(own_gemma, UnsupportedModelError, "config.json: rotary")
 
 
-@pytest.mark.parametrize(
-    ("field", "value"), [("use_sliding_window", True), ("pad_token_id", None), ("hidden_act", "x")]
-)
+@pytest.mark.parametrize(("field", "value"), [("use_sliding_window", True), ("hidden_act", "x")])
 def test_a_field_of_qwen_that_is_not_supported_is_named(
     tmp_path: Path, tiny_qwen: Path, field: str, value: object
 ) -> None:
@@ -193,11 +193,85 @@ def test_a_field_of_qwen_that_is_not_supported_is_named(
     refused(folder, UnsupportedModelError, f"config.json: .*{field}")
 
 
-def test_other_modules_and_poolings_are_named(own_gemma: Path) -> None:
+def test_a_qwen_without_a_padding_token_ends_as_its_tokenizer_does(
+    tmp_path: Path, tiny_qwen: Path
+) -> None:
+    """As Qwen3-Embedding, whose config tells it nowhere; what no file tells is not guessed."""
+    folder = random_checkpoint(
+        tmp_path / "qwen", config=tiny_qwen3(), tokenizer=tiny_qwen / "tokenizer.json"
+    )
+    change_config(folder, pad_token_id=None)
+    options = ExportOptions(precision="fp32", verify=False)
+    tokens = export(folder, tmp_path / "package", options).manifest.tokens
+    assert (tokens.final, tokens.pad) == (1, 1)
+    path = folder / "tokenizer.json"
+    data = json.loads(path.read_text("utf-8"))
+    path.write_text(json.dumps({**data, "post_processor": None}), "utf-8")
+    refused(folder, UnsupportedModelError, r"pad_token_id is missing, and tokenizer\.json appends")
+
+
+@pytest.mark.parametrize(
+    ("pooling", "modes"),
+    [
+        ({"pooling_mode_mean_tokens": True, "pooling_mode_lasttoken": False}, r"\['mean_tokens'\]"),
+        ({"pooling_mode": "mean"}, r"\['mean'\]"),
+        ({"pooling_mode": ["mean", "lasttoken"]}, r"\['mean', 'lasttoken'\]"),
+        ({"include_prompt": True}, r"\[\]"),
+    ],
+)
+def test_other_poolings_are_named(own_gemma: Path, pooling: dict[str, Any], modes: str) -> None:
+    """In whichever form sentence-transformers has written them."""
+    (own_gemma / "1_Pooling" / "config.json").write_text(json.dumps(pooling), "utf-8")
+    refused(own_gemma, UnsupportedModelError, f"pools by {modes}; the exporter writes lasttoken")
+
+
+@pytest.mark.parametrize(
+    "pooling",
+    [
+        {"pooling_mode_lasttoken": True, "pooling_mode_mean_tokens": False, "include_prompt": True},
+        {"embedding_dimension": 64, "pooling_mode": "lasttoken", "include_prompt": True},
+        {"embedding_dimension": 64, "pooling_mode": ["lasttoken"]},
+    ],
+)
+def test_last_token_pooling_is_known_in_every_form(
+    own_gemma: Path, pooling: dict[str, Any]
+) -> None:
+    """Older releases wrote a flag for each mode, newer ones the mode."""
+    (own_gemma / "1_Pooling" / "config.json").write_text(json.dumps(pooling), "utf-8")
+    assert read_sentence_config(ModelFolder(own_gemma)).prompts
+
+
+@pytest.mark.parametrize(
+    ("own", "tokenizers", "wanted"),
+    [
+        ({"max_seq_length": 256}, {"model_max_length": 512}, 256),
+        ({"transformer_task": "feature-extraction"}, {"model_max_length": 512}, 512),
+        ({"max_seq_length": None}, {"model_max_length": int(1e30)}, None),
+        (None, {"model_max_length": 1e30}, None),
+        (None, {}, None),
+    ],
+)
+def test_the_limit_is_sentence_transformers_or_the_tokenizers(
+    own_gemma: Path,
+    own: dict[str, Any] | None,
+    tokenizers: dict[str, Any],
+    wanted: int | None,
+) -> None:
+    """A number that stands for no limit is none; then the model's positions are."""
+    if own is not None:
+        (own_gemma / "sentence_bert_config.json").write_text(json.dumps(own), "utf-8")
+    (own_gemma / "tokenizer_config.json").write_text(json.dumps(tokenizers), "utf-8")
+    assert read_sentence_config(ModelFolder(own_gemma)).max_tokens == wanted
+
+
+def test_what_sentence_transformers_writes_now_is_read(tmp_path: Path) -> None:
+    """Pooling, prompts and limit of a model that the installed release has saved."""
+    config = read_sentence_config(ModelFolder(sentence_model(tmp_path / "qwen3", "qwen3")))
+    assert config == SentenceConfig(PROMPTS, None, 32)
+
+
+def test_other_modules_are_named(own_gemma: Path) -> None:
     """What sentence-transformers would do after the decoder is not left out in silence."""
-    pooling = own_gemma / "1_Pooling" / "config.json"
-    pooling.write_text('{"pooling_mode_mean_tokens": true}', "utf-8")
-    refused(own_gemma, UnsupportedModelError, r"pools by \['pooling_mode_mean_tokens'\]")
     modules = [{"path": "3_Dense", "type": "sentence_transformers.models.Dense"}]
     (own_gemma / "modules.json").write_text(json.dumps(modules), "utf-8")
     refused(own_gemma, UnsupportedModelError, "has a Dense module")

@@ -7,7 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import onnx
@@ -21,16 +24,27 @@ from harrier_edge.errors import (
     CheckpointError,
     ExportError,
     FidelityError,
+    HarrierError,
     PackageError,
     UsageError,
 )
 from harrier_edge.package import open_package
-from harrier_export import ExportOptions, export, package, parity, precision
+from harrier_export import (
+    ExportOptions,
+    export,
+    folder,
+    manifest,
+    package,
+    parity,
+    precision,
+    reference,
+)
 from harrier_export.folder import whole_or_nothing
 from harrier_export.precision import PRECISIONS, Floor
 from harrier_export.tokenizer import write_tokenizer
 
 FAST = ExportOptions(precision="fp32", verify=False)
+AGAIN = replace(FAST, overwrite=True)
 
 
 def test_a_package_says_what_it_is(tiny_package: Path, tiny_gemma: Path) -> None:
@@ -47,6 +61,16 @@ def test_a_package_says_what_it_is(tiny_package: Path, tiny_gemma: Path) -> None
     files = {path.name for path in tiny_package.iterdir()} - {"manifest.toml"}
     assert manifest.files.keys() == files
     assert (tiny_package / "config.json").read_bytes() == (tiny_gemma / "config.json").read_bytes()
+
+
+def test_a_default_prompt_is_for_queries_and_documents(tmp_path: Path, own_gemma: Path) -> None:
+    """Where no prompt is called after either."""
+    config = own_gemma / "config_sentence_transformers.json"
+    config.write_text('{"prompts": {"any": "Any: "}, "default_prompt_name": "any"}', "utf-8")
+    embedder = Embedder(export(own_gemma, tmp_path / "package", FAST).folder)
+    wanted = embedder.encode("Any: a falcon")
+    assert np.array_equal(embedder.encode_query("a falcon"), wanted)
+    assert np.array_equal(embedder.encode_document("a falcon"), wanted)
 
 
 def test_the_graph_has_the_plain_form(tiny_package: Path) -> None:
@@ -150,13 +174,12 @@ def test_a_package_that_exists_is_replaced_only_on_demand(tmp_path: Path, tiny_g
     with pytest.raises(ExportError, match="exists already"):
         export(tiny_gemma, target, FAST)
     assert (target / "mark").exists()
-    overwrite = ExportOptions(precision="fp32", verify=False, overwrite=True)
-    export(tiny_gemma, target, overwrite)
+    export(tiny_gemma, target, AGAIN)
     assert not (target / "mark").exists()
     other = tmp_path / "documents"
     other.mkdir()
     with pytest.raises(ExportError, match="not a model package, so it is not replaced"):
-        export(tiny_gemma, other, overwrite)
+        export(tiny_gemma, other, AGAIN)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["documents", "package"]
 
 
@@ -167,7 +190,7 @@ def test_a_failed_replacement_keeps_the_old_package(tmp_path: Path, own_gemma: P
     weights = own_gemma / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     with pytest.raises(CheckpointError):
-        export(own_gemma, target, ExportOptions(precision="fp32", verify=False, overwrite=True))
+        export(own_gemma, target, AGAIN)
     assert Embedder(target).encode("a").shape == (64,)
 
 
@@ -260,6 +283,78 @@ def test_an_export_killed_at_twenty_points_has_the_same_bytes(
     killed_and_continued(tiny_gemma, tmp_path, 20)
 
 
+def interrupt(*_: object) -> None:
+    """What Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(manifest, "take_sample"), (folder, "_put")], ids=["sample", "rename"]
+)
+def test_an_export_interrupted_at_its_end_is_continued(
+    tmp_path: Path, tiny_gemma: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, name: str
+) -> None:
+    """Its manifest, which is there by then, is not taken for a file of the package."""
+    monkeypatch.setattr(reference, "is_available", lambda: False)
+    options = ExportOptions(precision="fp32")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(module, name, interrupt)
+        export(tiny_gemma, tmp_path / "package", options)
+    assert (tmp_path / ".package.partial" / "package" / "manifest.toml").exists()
+    export(tiny_gemma, tmp_path / "package", options)
+    opened = open_package(tmp_path / "package")
+    assert "manifest.toml" not in opened.manifest.files
+    assert opened.manifest.sample is not None
+
+
+def interrupted_exchange(
+    checkpoint: Path, target: Path, monkeypatch: pytest.MonkeyPatch, method: str, place: Path
+) -> None:
+    """Export over the package `target`, until that does `method` with `place`."""
+    (target / "mark").touch()
+
+    def until(path: Path, *arguments: Any) -> Any:
+        if path == place:
+            raise KeyboardInterrupt
+        return done(path, *arguments)
+
+    owner: Any = Path if method == "replace" else folder
+    done = getattr(owner, method)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(owner, method, until)
+        export(checkpoint, target, AGAIN)
+
+
+@pytest.mark.parametrize("bits", ["fp32", "int8-block"])
+def test_an_export_interrupted_after_the_exchange_can_run_again(
+    own_package: Path, tiny_gemma: Path, monkeypatch: pytest.MonkeyPatch, bits: str
+) -> None:
+    """With the same options and with others: what it had replaced is in nobody's way."""
+    target, place = own_package, own_package.with_name(".own-package.partial")
+    interrupted_exchange(tiny_gemma, target, monkeypatch, "_sync", target.parent)
+    assert not (target / "mark").exists()
+    assert (place / "replaced" / "mark").exists()
+    export(tiny_gemma, target, replace(AGAIN, precision=bits))
+    assert open_package(target).manifest.precision.name == bits
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_package_taken_away_by_an_interrupted_exchange_is_given_back(
+    own_package: Path, own_gemma: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    """Before the next export, which may be refused or fail, does anything."""
+    target, place = own_package, own_package.with_name(".own-package.partial")
+    interrupted_exchange(own_gemma, target, monkeypatch, "replace", place / "package")
+    assert not target.exists()
+    (own_gemma / "tokenizer.json").write_text("{")
+    with pytest.raises(HarrierError, match="is not a tokenizer" if overwrite else "exists already"):
+        export(own_gemma, target, replace(AGAIN, overwrite=overwrite))
+    open_package(target)
+    assert (target / "mark").exists()
+    assert not place.exists()
+
+
 def test_two_exports_to_one_place_do_not_meet(tmp_path: Path, tiny_gemma: Path) -> None:
     """The second is told of the first, and takes nothing from it."""
     target = tmp_path / "package"
@@ -329,6 +424,23 @@ def test_a_sound_tokenizer_is_not_touched(tiny_gemma: Path, tmp_path: Path) -> N
     written = Tokenizer.from_file(str(tmp_path / "out.json"))
     tokenizer.no_truncation()
     assert written.encode("a long word").ids == tokenizer.encode("a long word").ids
+
+
+@pytest.mark.parametrize(
+    "padding",
+    [{"length": 16}, {"length": 16, "direction": "left"}, {"pad_to_multiple_of": 8}],
+    ids=str,
+)
+def test_a_tokenizer_that_pads_ends_inputs_once(
+    tiny_gemma: Path, tmp_path: Path, padding: dict[str, Any]
+) -> None:
+    """What it pads with stands not between a text and its final token."""
+    tokenizer = Tokenizer.from_file(str(tiny_gemma / "tokenizer.json"))
+    wanted = tokenizer.encode("a long word").ids
+    tokenizer.enable_padding(**padding)
+    tokenizer.save(str(tmp_path / "padding.json"))
+    assert not write_tokenizer(tmp_path / "padding.json", tmp_path / "out.json", 1)
+    assert Tokenizer.from_file(str(tmp_path / "out.json")).encode("a long word").ids == wanted
 
 
 def test_merges_are_written_in_the_shorter_form_if_it_means_the_same(

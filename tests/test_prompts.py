@@ -6,6 +6,7 @@ import pytest
 
 from harrier_edge.errors import UsageError
 from harrier_edge.prompts import choose_prompt, named_prompt, task_prompt
+from harrier_export.sentence_transformers import document_prompt, query_prompt
 
 PRESETS = {"web_search_query": "Instruct: W\nQuery: ", "sts_query": "Instruct: S\nQuery: "}
 
@@ -42,3 +43,25 @@ def test_two_choices_are_refused() -> None:
     """It is never guessed which of two prompts is meant."""
     with pytest.raises(UsageError, match="more than one"):
         choose_prompt(PRESETS, "", prompt="a", task="b")
+
+
+@pytest.mark.parametrize(
+    ("names", "default", "query", "document"),
+    [
+        ("web_search_query sts_query bitext_query", None, "web_search_query", ""),  # Harrier's
+        ("web_search_query sts_query", "sts_query", "sts_query", "sts_query"),
+        ("query any", "any", "query", "any"),
+        ("any passage", "any", "any", "passage"),
+        ("query corpus document", None, "query", "document"),
+        ("any", "any", "any", "any"),
+        ("any", "gone", "", ""),
+        ("", None, "", ""),
+    ],
+)
+def test_a_default_stands_in_for_the_prompts_of_queries_and_documents(
+    names: str, default: str | None, query: str, document: str
+) -> None:
+    """It never takes the place of one that is called after them; an empty one counts as none."""
+    prompts = {"query": "", "document": "", **{name: f"{name}: " for name in names.split()}}
+    assert query_prompt(prompts, default) == query
+    assert document_prompt(prompts, default) == document

@@ -26,6 +26,7 @@ from harrier_edge.spec import (
     Precision,
 )
 from harrier_export.architectures import architecture_of
+from harrier_export.architectures.config import complete_config
 from harrier_export.checkpoint import ModelFolder, fingerprint_of
 from harrier_export.compiled_tokenizer import compile_tokenizer
 from harrier_export.folder import whole_or_nothing
@@ -83,7 +84,7 @@ def adopt(
     files = foreign_files(found, graph)
     if origin:
         _check_published(source, files, origin)
-    config = {k: v for k, v in model.config.items() if k != "transformers.js_config"}
+    config = {k: v for k, v in complete_config(model).items() if k != "transformers.js_config"}
     decoder = architecture_of(config).read(config)
     sentence = read_sentence_config(model)
     prompts = sentence.prompts or (spec.prompts if spec else {})
@@ -115,7 +116,7 @@ def adopt(
             tokens=decoder_tokens(decoder, sentence, spec),
             prompts=prompts,
             query_prompt=query_prompt(prompts, sentence.default_prompt),
-            document_prompt=document_prompt(prompts),
+            document_prompt=document_prompt(prompts, sentence.default_prompt),
             precision=Precision(name=precision, linear=f"as in {graph}", embedding="as there"),
             files={},
             versions=tool_versions(),

@@ -34,11 +34,12 @@ def copy_files(source: Path, folder: Path, names: Sequence[str] = LICENCE_FILES)
 def finish_package(
     folder: Path, manifest: PackageManifest, known: dict[str, str], *, sample: bool
 ) -> PackageManifest:
-    """Write the manifest, which lists all files of `folder`; returns it.
+    """Write the manifest, which lists all other files of `folder`; returns it.
 
     `known` are digests that were made while writing. With `sample` the package is run once, for
     the text by which `harrier-edge doctor` tells whether it still gives the same vector.
     """
+    (folder / MANIFEST_NAME).unlink(missing_ok=True)  # an interrupted export may have left one
     files = {
         path.name: PackageFile(
             sha256=known.get(path.name) or sha256_of(path), size=path.stat().st_size

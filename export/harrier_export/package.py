@@ -19,6 +19,7 @@ from harrier_edge.spec import MANIFEST_FORMAT, ModelSpec, PackageManifest, Token
 from harrier_edge.tokens import Tokenizer
 from harrier_export import reference
 from harrier_export.architectures import architecture_of
+from harrier_export.architectures.config import complete_config
 from harrier_export.architectures.decoder import Decoder, DecoderBuilder
 from harrier_export.calibrate import Calibration, calibration_room
 from harrier_export.checkpoint import Checkpoint
@@ -118,6 +119,7 @@ def export(
             "with: pip install 'harrier-edge[verify]'"
         )
     source = Checkpoint(checkpoint)
+    source.config = complete_config(source)
     architecture = architecture_of(source.config)
     decoder = architecture.decoder(source)
     form = _format(decoder, options)
@@ -301,7 +303,7 @@ def _manifest(
         tokens=decoder_tokens(decoder, sentence, spec),
         prompts=prompts,
         query_prompt=query_prompt(prompts, sentence.default_prompt),
-        document_prompt=document_prompt(prompts),
+        document_prompt=document_prompt(prompts, sentence.default_prompt),
         precision=form.recorded(calibrated=options.calibrate if form.calibrated else None),
         files={},
         versions=tool_versions(),

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from harrier_edge.errors import UnsupportedModelError
 from harrier_export.checkpoint import ModelFolder
+from harrier_export.tokenizer import CONFIG as TOKENIZER_CONFIG
 
 MODULES = "modules.json"
 _WRITTEN = ("Transformer", "Pooling", "Normalize")
-# What a query gets by itself: Harrier's own default first, then the name that others use.
-_QUERY_PROMPTS = ("web_search_query", "query")
-_DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+_POOLING = "lasttoken"
+_LONGEST = 10**6  # transformers writes 1e30 where a tokenizer has no limit
 
 
 @dataclass(frozen=True)
@@ -27,30 +28,41 @@ class SentenceConfig:
 def read_sentence_config(checkpoint: ModelFolder) -> SentenceConfig:
     """Read what there is. Raises UnsupportedModelError where it is not last-token pooling."""
     _check_modules(checkpoint)
-    prompts: dict[str, str] = {}
-    default = None
-    if _has(checkpoint, "config_sentence_transformers.json"):
-        config = checkpoint.json("config_sentence_transformers.json")
-        prompts = dict(config.get("prompts") or {})
-        default = config.get("default_prompt_name")
-    max_tokens = None
-    if _has(checkpoint, "sentence_bert_config.json"):
-        max_tokens = checkpoint.json("sentence_bert_config.json").get("max_seq_length")
-    return SentenceConfig(prompts, default, max_tokens)
+    config = _read(checkpoint, "config_sentence_transformers.json")
+    return SentenceConfig(
+        dict(config.get("prompts") or {}),
+        config.get("default_prompt_name"),
+        _max_tokens(checkpoint),
+    )
 
 
 def query_prompt(prompts: Mapping[str, str], default: str | None) -> str:
-    """The name of the prompt that a query gets by itself; empty for none."""
-    return default or next((name for name in _QUERY_PROMPTS if name in prompts), "")
+    """The name of the prompt that a query gets by itself; empty for none.
+
+    sentence-transformers' encode_query knows one name and the default. Harrier has neither.
+    """
+    return _first(prompts, "query", default, "web_search_query")
 
 
-def document_prompt(prompts: Mapping[str, str]) -> str:
+def document_prompt(prompts: Mapping[str, str], default: str | None = None) -> str:
     """The name of the prompt that a document gets by itself; empty for none, as for Harrier."""
-    return next((name for name in _DOCUMENT_PROMPTS if prompts.get(name)), "")
+    return _first(prompts, "document", "passage", "corpus", default)
+
+
+def _first(prompts: Mapping[str, str], *names: str | None) -> str:
+    """The first of `names` that is a prompt's, and not an empty one's; empty for none."""
+    return next((name for name in names if name and prompts.get(name)), "")
+
+
+def _max_tokens(checkpoint: ModelFolder) -> int | None:
+    """sentence-transformers' own limit, which its later releases leave out, or the tokenizer's."""
+    limit = _read(checkpoint, "sentence_bert_config.json").get("max_seq_length")
+    limit = limit or _read(checkpoint, TOKENIZER_CONFIG).get("model_max_length")
+    return limit if isinstance(limit, int) and 0 < limit < _LONGEST else None
 
 
 def _check_modules(checkpoint: ModelFolder) -> None:
-    if not _has(checkpoint, MODULES):
+    if not (checkpoint.folder / MODULES).exists():
         return
     for module in checkpoint.json_list(MODULES):
         kind = str(module.get("type", "")).rpartition(".")[2]
@@ -61,14 +73,24 @@ def _check_modules(checkpoint: ModelFolder) -> None:
             )
         if kind == "Pooling":
             name = f"{module['path']}/config.json"
-            pooling = checkpoint.json(name)
-            modes = [k for k, v in pooling.items() if k.startswith("pooling_mode_") and v is True]
-            if modes != ["pooling_mode_lasttoken"]:
+            modes = _pooling_modes(checkpoint.json(name))
+            if modes != [_POOLING]:
                 raise UnsupportedModelError(
                     f"{checkpoint.folder / name}: pools by {modes}; the exporter writes "
-                    "pooling_mode_lasttoken for this architecture."
+                    f"{_POOLING} for this architecture. Export it with --via optimum."
                 )
 
 
-def _has(checkpoint: ModelFolder, name: str) -> bool:
-    return (checkpoint.folder / name).exists()
+def _pooling_modes(pooling: dict[str, Any]) -> list[str]:
+    """The modes of a Pooling module: one or a list of them, or, in older files, a flag for each."""
+    modes = pooling.get("pooling_mode")
+    if modes is None:
+        flags = [name for name, value in pooling.items() if value is True]
+        start = "pooling_mode_"
+        return [name.removeprefix(start) for name in flags if name.startswith(start)]
+    return [modes] if isinstance(modes, str) else list(modes)
+
+
+def _read(checkpoint: ModelFolder, name: str) -> dict[str, Any]:
+    """A JSON object of the folder; empty where there is no such file."""
+    return checkpoint.json(name) if (checkpoint.folder / name).exists() else {}

@@ -29,15 +29,7 @@ def write_tokenizer(
     CheckpointError where the file is no tokenizer, ends inputs with another special token, or
     makes others that have no row.
     """
-    try:
-        data = json.loads(source.read_bytes())
-        _drop_added(data, vocab_size)
-        _join_merges(data)
-        tokenizer = Tokenizer.from_str(json.dumps(data))
-    except OSError as error:
-        raise CheckpointError(f"{source}: {error.strerror}; wanted the fast tokenizer.") from error
-    except Exception as error:  # the library raises plain Exception
-        raise CheckpointError(f"{source}: is not a tokenizer ({error}).") from error
+    data, tokenizer = _read(source, vocab_size)
     final = tokenizer.id_to_token(final_token)
     if final is None:
         raise CheckpointError(
@@ -49,7 +41,6 @@ def write_tokenizer(
             f"{source}: makes tokens up to {largest}, but the model's table has {vocab_size} rows. "
             "Use the model's own tokenizer."
         )
-    data["truncation"] = data["padding"] = None
     appended = _appended(tokenizer)
     if appended not in ([], [final_token]):
         raise CheckpointError(
@@ -60,6 +51,16 @@ def write_tokenizer(
         data["post_processor"] = _append(data.get("post_processor"), final, final_token)
     target.write_text(json.dumps(data, ensure_ascii=False, separators=(",", ":")), "utf-8")
     return not appended
+
+
+def appended_token(source: Path) -> int | None:
+    """The token that the tokenizer.json `source` ends every text with; None for none or several.
+
+    Raises CheckpointError where the file is no tokenizer.
+    """
+    _, tokenizer = _read(source, None)
+    appended = _appended(tokenizer)
+    return appended[0] if len(appended) == 1 else None
 
 
 def write_tokenizer_config(folder: Path, tokens: Tokens) -> None:
@@ -79,6 +80,20 @@ def write_tokenizer_config(folder: Path, tokens: Tokens) -> None:
         **{name: tokenizer.id_to_token(i) for name, i in ids.items() if i is not None},
     }
     (folder / CONFIG).write_text(json.dumps(config, ensure_ascii=False, indent=2), "utf-8")
+
+
+def _read(source: Path, vocab_size: int | None) -> tuple[dict[str, Any], Tokenizer]:
+    """A tokenizer.json as it will be written, but for the final token, and what it makes."""
+    try:
+        data = json.loads(source.read_bytes())
+        data["truncation"] = data["padding"] = None
+        _drop_added(data, vocab_size)
+        _join_merges(data)
+        return data, Tokenizer.from_str(json.dumps(data))
+    except OSError as error:
+        raise CheckpointError(f"{source}: {error.strerror}; wanted the fast tokenizer.") from error
+    except Exception as error:  # the library raises plain Exception
+        raise CheckpointError(f"{source}: is not a tokenizer ({error}).") from error
 
 
 def _drop_added(data: dict[str, Any], vocab_size: int | None) -> None:

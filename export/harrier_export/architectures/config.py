@@ -7,6 +7,9 @@ from typing import Any, TypeVar
 import msgspec
 
 from harrier_edge.errors import UnsupportedModelError
+from harrier_edge.package import TOKENIZER
+from harrier_export.checkpoint import ModelFolder
+from harrier_export.tokenizer import appended_token
 
 
 class DecoderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,6 +74,18 @@ class DecoderConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 C = TypeVar("C", bound=DecoderConfig)
+
+
+def complete_config(model: ModelFolder) -> dict[str, Any]:
+    """config.json, with the token that ends a qwen3's inputs where only its tokenizer tells it.
+
+    Qwen3-Embedding's config has no pad_token_id, which is that token. Nor would eos_token_id do:
+    Harrier's is another.
+    """
+    config = model.config
+    if config.get("model_type") == "qwen3" and config.get("pad_token_id") is None:
+        return {**config, "pad_token_id": appended_token(model.folder / TOKENIZER)}
+    return config
 
 
 def read_config(config: dict[str, Any], kind: type[C]) -> C:

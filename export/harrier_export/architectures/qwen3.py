@@ -39,7 +39,9 @@ def read(config: dict[str, Any]) -> Decoder:
         )
     if c.pad_token_id is None:
         raise UnsupportedModelError(
-            "config.json: pad_token_id is missing; a qwen3 embedder ends every input with it."
+            "config.json: pad_token_id is missing, and tokenizer.json appends no single token to a "
+            "text; wanted the token that ends every input of a qwen3 embedder. Write it into "
+            "config.json as pad_token_id."
         )
     rope = read_ropes(c, layer_types)["full_attention"]
     return Decoder(
