@@ -16,9 +16,11 @@ ASK := $(BIN)/harrier-edge search --db $(DEMO_DB) -n 3
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
+# Its index is begun anew, since kestrel may have other weights than when it was made.
 demo: $(VENV)/export $(VENV)/installed $(DEMO)/notes
 	@echo "== Export kestrel, the built-in model, from its checkpoint"
 	$(BIN)/harrier-edge export models/kestrel -o $(DEMO_PACKAGE) --precision int8 --no-verify --overwrite
+	@rm -f $(DEMO_DB)*
 	@echo; echo "== Index $$(find $(DEMO)/notes tests/data/notes -type f | wc -l) files"
 	$(BIN)/harrier-edge add --db $(DEMO_DB) -m $(DEMO_PACKAGE) $(DEMO)/notes tests/data/notes
 	@for question in "undo my last git commit" "something black grows on the bathroom wall" \

@@ -251,6 +251,14 @@ def test_the_wheel_is_what_is_tested_and_it_is_whole() -> None:
         assert resources.files(harrier_export).joinpath(name).is_file()
 
 
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_the_demo_begins_its_index_anew() -> None:
+    """One that another kestrel filled would be refused."""
+    run = subprocess.run(["make", "-n", "demo"], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.index("rm -f .harrier/demo.sqlite*") < run.stdout.index("harrier-edge add")
+
+
 def test_the_example_of_the_readme_runs(tmp_path: Path) -> None:
     """As it stands there, in a folder that has notes."""
     readme = (ROOT / "README.md").read_text("utf-8")

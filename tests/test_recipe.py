@@ -6,6 +6,7 @@ import itertools
 import json
 import sys
 import tarfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,10 @@ from recipe.sentences import sentences  # noqa: E402
 
 torch = pytest.importorskip("torch")
 
+from recipe import __main__ as command  # noqa: E402
 from recipe.student import Bag, Linear, Student, config  # noqa: E402
 from recipe.train import Rows  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 
 
 @pytest.fixture
@@ -155,3 +158,47 @@ def test_products_in_bfloat16_learn_what_float32s_do() -> None:
         assert float(torch.nn.functional.cosine_similarity(own, exact, dim=-1).min()) > 0.999
     with torch.no_grad():
         assert torch.equal(linear(x), torch.nn.functional.linear(x, linear.weight))
+
+
+def test_only_a_killed_run_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that has ended leaves no weights for the next, and another run takes only its own."""
+    work, output = tmp_path / "work", tmp_path / "output"
+    output.mkdir()
+    (output / "tokenizer.json").touch()
+    found: list[list[str]] = []
+
+    def build(*_: object) -> None:
+        found.append(sorted(path.name for path in work.iterdir()))
+        for name in ("english.json", "views.json", "tokenizer.json", "training.pt"):
+            (work / name).touch()
+        (work / "vectors").mkdir(exist_ok=True)
+
+    def write(*_: object) -> None:
+        save_file({"norm": torch.full((1,), float(len(found)))}, output / "model.safetensors")
+
+    def run(*arguments: str, killed: bool = False) -> set[str]:
+        def train(*_: object) -> None:
+            if killed:
+                raise KeyboardInterrupt
+
+        words = ["recipe", "--work", str(work), "--output", str(output), *arguments]
+        monkeypatch.setattr(sys, "argv", [*words, "--threads", str(torch.get_num_threads())])
+        monkeypatch.setattr("recipe.train.run", train)
+        with pytest.raises(KeyboardInterrupt) if killed else nullcontext():
+            command.main()
+        return {"training.pt", "tokenizer.json", "views.json", "vectors"} & set(found[-1])
+
+    for step in ("sources.fetch", "vocabulary.build", "teacher.build", "teacher.words"):
+        monkeypatch.setattr(f"recipe.{step}", lambda *_: None)
+    monkeypatch.setattr("recipe.corpus.build", build)
+    monkeypatch.setattr("recipe.corpus.load", lambda work: ([], []))
+    monkeypatch.setattr("recipe.checkpoint.write", write)
+
+    texts = {"views.json", "vectors"}
+    assert run(killed=True) == set()
+    assert run() == {"training.pt", "tokenizer.json", *texts}, "it was killed"
+    assert run(killed=True) == texts, "it had ended, and begins with the new weights"
+    assert run("--anew", killed=True) == texts
+    assert run("--anew") == {"training.pt", "tokenizer.json", *texts}
+    assert run("--seed", "2", killed=True) == set(), "other texts"
+    assert run("--seed", "2", "--anew", killed=True) == texts

@@ -1,5 +1,7 @@
 """One command to the checkpoint; run it again after a kill and it goes on.
 
+Run again after its end, with another seed or from another kestrel, it trains anew.
+
 Where a kestrel is there already, its vocabulary is kept, and its weights go through the last stage
 once more; `--anew` does without.
 
@@ -15,9 +17,15 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
+from harrier_edge.package import sha256_of
 from recipe import checkpoint, corpus, sources, teacher, train, vocabulary
 
 ROOT = Path(__file__).resolve().parents[3]
+STAMP = "run.txt"
+# What is kept in the work folder for a run to go on: the first by its seed alone, since the teacher
+# needs its time, the others by the kestrel that it begins with, too.
+_OF_SEED = ("english.json", "views.json", "vectors")
+_OF_RUN = ("tokenizer.json", train.STATE)
 
 
 def main() -> None:
@@ -32,18 +40,40 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.work.mkdir(parents=True, exist_ok=True)
+    weights = args.output / checkpoint.WEIGHTS
+    begins_with = weights if weights.exists() and not args.anew else None
+    forget_others(args.work, args.seed, sha256_of(begins_with) if begins_with else "anew")
     sources.fetch(args.work, args.shared)
     corpus.build(args.work, args.shared, args.seed)
     texts, views = corpus.load(args.work)
     former = None
-    if not args.anew and (args.output / checkpoint.WEIGHTS).exists():
-        former = {k: v.float() for k, v in load_file(args.output / checkpoint.WEIGHTS).items()}
+    if begins_with:
+        former = {k: v.float() for k, v in load_file(begins_with).items()}
         shutil.copyfile(args.output / "tokenizer.json", args.work / "tokenizer.json")
     tokenizer = vocabulary.build(args.work, views, args.seed)
     vectors = teacher.build(args.work, texts)
     words = teacher.words(args.work, tokenizer) if former is None else {}
     student = train.run(args.work, views, tokenizer, vectors, words, former, args.seed)
     checkpoint.write(student, args.work, args.output)
+    (args.work / train.STATE).unlink(missing_ok=True)
+
+
+def forget_others(work: Path, seed: int, former: str) -> None:
+    """Remove from `work` what a run of another seed, or from another kestrel, has left there.
+
+    `former` tells the weights that this run begins with.
+    """
+    stamp, run = work / STAMP, [str(seed), former]
+    kept = stamp.read_text("utf-8").split() if stamp.exists() else []
+    if kept == run:
+        return
+    for name in _OF_RUN if kept[:1] == run[:1] else (*_OF_SEED, *_OF_RUN):
+        path = work / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    stamp.write_text(" ".join(run), "utf-8")
 
 
 if __name__ == "__main__":

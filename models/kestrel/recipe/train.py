@@ -64,6 +64,7 @@ _WINDOW = 32  # batches that are sorted by length together
 _FOR_TABLE = 400_000  # views
 _TRUSTED = 30  # texts that hold a token, for its row to move half as far as a common one's
 _KEEP_EVERY = 90  # seconds
+STATE = "training.pt"  # in the work folder
 _HELD_BACK = 2_000  # English texts, none of whose views is learned from
 
 
@@ -223,7 +224,7 @@ def run(
     """
     torch.manual_seed(seed)
     torch.set_flush_denormal(True)
-    state = work / "training.pt"
+    state = work / STATE
     saved: dict[str, Any] | None = torch.load(state) if state.exists() else None
     data = Views(views, tokenizer, vectors, seed)
     print(f"{data.size} views of {len(vectors)} texts", flush=True)
