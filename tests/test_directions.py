@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
+import onnx
 import onnxruntime
 import pytest
+from onnx import numpy_helper
 from safetensors.numpy import save_file
 
 from harrier_edge.errors import UsageError
@@ -22,24 +25,42 @@ from harrier_export.weights import WeightFiles, WeightPlan
 HIDDEN = 128
 
 
+def write(folder: Path, form: EmbeddingFormat, table: Float32, sensitivity: Float32) -> Path:
+    """A graph that gives rows, times 2, and their coordinates; its weights lie beside it."""
+    save_file({"table": table}, folder / "table.safetensors")
+    tensor = read_header(folder / "table.safetensors")["table"]
+    with WeightFiles(folder / "model.onnx_data") as weights:
+        graph = GraphBuilder(weights)
+        ids = graph.input("ids", INT64, [1, "n"])
+        rows = form.write(graph, ids, tensor, 2.0, lambda: sensitivity)
+        for name, value in (("rows", rows), ("coordinates", "embedding.coordinates")):
+            graph.output(value, name, FLOAT, [1, "n", table.shape[1]])
+        graph.save(folder / "model.onnx")
+    return folder / "model.onnx"
+
+
+def run(model: Path, output: str, count: int) -> Float32:
+    """What ONNX Runtime gives for the first `count` rows."""
+    session = onnxruntime.InferenceSession(str(model))
+    result: Float32 = session.run([output], {"ids": np.arange(count)[None]})[0][0]
+    return result
+
+
 def read(
     folder: Path, form: EmbeddingFormat, table: Float32, sensitivity: Float32
 ) -> tuple[Float32, int]:
     """All rows, times 2, as ONNX Runtime reads them, and the bytes that they take."""
-    save_file({"table": table}, folder / "table.safetensors")
-    tensor = read_header(folder / "table.safetensors")["table"]
+    seen = run(write(folder, form, table, sensitivity), "rows", len(table))
     data = folder / "model.onnx_data"
-    with WeightFiles(data) as weights:
-        graph = GraphBuilder(weights)
-        ids = graph.input("ids", INT64, ["n"])
-        rows = form.write(graph, ids, tensor, 2.0, lambda: sensitivity)
-        graph.output(rows, "rows", FLOAT, ["n", table.shape[1]])
-        graph.save(folder / "model.onnx")
-    session = onnxruntime.InferenceSession(str(folder / "model.onnx"))
-    (seen,) = session.run(None, {"ids": np.arange(len(table))})
     size = data.stat().st_size
     data.unlink()
     return seen, size
+
+
+def unpacked(packed: npt.NDArray[np.uint8], bits: int) -> Float32:
+    """Codes of 2 or 4 bits around 0, the earlier ones from the low bits of each byte."""
+    codes = packed[..., None] >> np.arange(0, 8, bits) & (2**bits - 1)
+    return codes.reshape(len(packed), -1).astype(np.float32) - np.float32(2 ** (bits - 1))
 
 
 def case() -> tuple[Float32, Float32]:
@@ -70,6 +91,23 @@ def test_every_number_of_bits_is_read_as_it_was_written(
     assert lost > (off / 8) ** 2  # and no finer than the bits allow
 
 
+def test_six_bits_are_read_by_operators_of_every_onnx_runtime(tmp_path: Path) -> None:
+    """GatherBlockQuantized has no 2 bits before 1.27; what is in its place gives the same bits."""
+    table, sensitivity = case()
+    model = write(tmp_path, DirectionsEmbedding(0.25, 0.5), table, sensitivity)
+    graph = onnx.load(model).graph
+    gathered = [node for node in graph.node if node.op_type == "GatherBlockQuantized"]
+    assert {a.i for node in gathered for a in node.attribute if a.name == "bits"} == {4, 8}
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    scales = stored["table.6bit.scales"].astype(np.float32)
+    high, low = (unpacked(stored[f"table.6bit.{bits}"], bits) for bits in (4, 2))
+    steps = np.repeat(scales, high.shape[1] // scales.shape[1], axis=1)
+    halves = [(codes * steps).astype(np.float16).astype(np.float32) for codes in (high, low)]
+    seen = run(model, "coordinates", len(table))
+    six = slice(HIDDEN // 4, HIDDEN // 4 + HIDDEN // 2)
+    assert np.array_equal(seen[:, six], 4 * halves[0] + halves[1])
+
+
 def test_bits_go_to_the_directions_that_weigh_most(tmp_path: Path) -> None:
     """A quarter of them in 8 bits beats 4 bits for all 20 times, and 6 bits for all."""
     table, sensitivity = case()
@@ -89,7 +127,7 @@ def test_where_weights_lie_is_known_before_anything_is_measured(tmp_path: Path) 
     plan = WeightPlan("model.onnx_data")
     graph = GraphBuilder(plan)
     tensor = read_header(tmp_path / "table.safetensors")["table"]
-    form.write(graph, graph.input("ids", INT64, ["n"]), tensor, 2.0, pytest.fail)
+    form.write(graph, graph.input("ids", INT64, [1, "n"]), tensor, 2.0, pytest.fail)
     assert plan.nbytes == size
 
 

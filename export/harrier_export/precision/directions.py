@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from harrier_edge.errors import UsageError
 from harrier_export.checkpoint import Float32, Tensor
-from harrier_export.graph import FLOAT, MICROSOFT, GraphBuilder
+from harrier_export.graph import FLOAT, INT32, MICROSOFT, GraphBuilder
 from harrier_export.precision.codes import pack, quantize
 from harrier_export.weights import Task, Weight
 
@@ -78,7 +78,8 @@ class DirectionsEmbedding:
     """GatherBlockQuantized for the coordinates, MatMul for the way back.
 
     The first directions have 8 bits, the next 6 and the others 4. ONNX Runtime has no 6 bits: they
-    are 4 bits and the 2 below them, of the same step, as coordinates of their own.
+    are 4 bits and the 2 below them, of the same step, as coordinates of their own. Before 1.27 it
+    has no 2 bits either: their codes are looked up.
     """
 
     eight: float  # the share of the directions in 8 bits
@@ -185,15 +186,15 @@ def _scales(table: Tensor, bits: int) -> str:
 
 
 def _read(graph: GraphBuilder, ids: str, table: Tensor, bits: int, block_size: int) -> str:
-    """The coordinates of `bits` at `ids` (…), from their planes: (…, width)."""
-    high, *low = (
-        _gather(graph, ids, _codes(table, bits, plane), _scales(table, bits), plane, block_size)
-        for plane in _PLANES[bits]
-    )
-    if not low:
+    """The coordinates of `bits` at `ids` (batch, sequence), from their planes: (…, width)."""
+    scales = _scales(table, bits)
+    plane = _PLANES[bits][0]
+    high = _gather(graph, ids, _codes(table, bits, plane), scales, plane, block_size)
+    if bits != 6:
         return high
-    scaled = graph.node("Mul", high, graph.constant(2 ** _PLANES[bits][1], np.float32))
-    return graph.node("Add", scaled, *low)
+    low = _look_up(graph, ids, _codes(table, bits, 2), scales, block_size)
+    scaled = graph.node("Mul", high, graph.constant(4, np.float32))
+    return graph.node("Add", scaled, low)
 
 
 def _gather(
@@ -212,3 +213,20 @@ def _gather(
         name=f"{codes}.rows",
     )
     return graph.node("Cast", half, to=FLOAT, name=f"{codes}.float")
+
+
+def _look_up(graph: GraphBuilder, ids: str, codes: str, scales: str, block_size: int) -> str:
+    """What `_gather` would read of 2 bits, by operators that every ONNX Runtime has.
+
+    Each byte is looked up in the table of the four codes that it stands for. They are so short that
+    float16, to which GatherBlockQuantized rounds, holds their products with the scale as they are.
+    """
+    table = graph.constant((np.arange(256)[:, None] >> np.arange(0, 8, 2) & 3) - 2, np.int8)
+    rows = graph.node("Gather", codes, ids, name=f"{codes}.rows")
+    fours = graph.node("Gather", table, graph.node("Cast", rows, to=INT32))
+    by_block = graph.constant([0, 0, -1, block_size], np.int64)
+    units = graph.node("Cast", graph.node("Reshape", fours, by_block), to=FLOAT)
+    steps = graph.node("Cast", graph.node("Gather", scales, ids), to=FLOAT)
+    steps = graph.node("Unsqueeze", steps, graph.constant([3], np.int64))
+    joined = graph.constant([0, 0, -1], np.int64)
+    return graph.node("Reshape", graph.node("Mul", units, steps), joined, name=f"{codes}.float")

@@ -78,7 +78,7 @@ class EmbeddingFormat(Protocol):
         scale: float,
         sensitivity: Callable[[], Float32],
     ) -> str:
-        """The rows of `table` (vocabulary, hidden) at `ids` (…), times `scale`: (…, hidden).
+        """The rows of `table` (vocabulary, hidden) at `ids` (batch, sequence), times `scale`.
 
         An error e (hidden,) of a row costs e @ `sensitivity()` (hidden, hidden) @ e.
         """
