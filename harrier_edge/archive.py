@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from typing import IO
 import msgspec
 
 from harrier_edge.errors import PackageError, UsageError
+from harrier_edge.isolation import python_command
 from harrier_edge.package import is_name, open_package, package_place
 from harrier_edge.places import lacking_space
 from harrier_edge.spec import MANIFEST_NAME, PackageManifest
@@ -29,9 +29,11 @@ _MEMBER = 1 << 20  # bytes copied at once
 
 PROBE_S = 600  # the largest model on a slow disk
 # One text goes through another graph than several at once, and one with SentencePiece's sign for a
-# space through tokenizer.json, not through what was compiled from it.
+# space through tokenizer.json, not through what was compiled from it. The memory that the user lets
+# a model take says nothing about a package.
 _PROBE = """
-import sys
+import os
+os.environ.pop("HARRIER_EDGE_MEMORY", None)
 from harrier_edge import Embedder
 embedder = Embedder(sys.argv[1])
 embedder.encode_document("harrier")
@@ -125,10 +127,13 @@ def probe(folder: Path) -> None:
     Whatever its graph does to ONNX Runtime, this process goes on. Raises PackageError where the
     other one fails, crashes or does not end.
     """
-    command = [sys.executable, "-c", _PROBE, str(folder)]
     try:
         done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_S, check=False
+            python_command(_PROBE, str(folder)),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PROBE_S,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
         raise PackageError(

@@ -116,7 +116,7 @@ class Embedder(TextEncoder):
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """The number of tokens of each text, special tokens included, before any cut."""
-        return [len(text.ids) + text.cut_tokens for text in self._tokenizer.encode(texts)]
+        return self._tokenizer.count(texts)
 
     def embed(
         self,

@@ -1,8 +1,8 @@
 """Repositories of the Hugging Face hub: downloaded at a revision, checked byte for byte.
 
 A download is a folder in the cache that is whole only when it has its marker, which is written
-last. What was cut is taken up where it ended. With `$HARRIER_EDGE_OFFLINE` or `$HF_HUB_OFFLINE`
-no socket is opened, nor for what is there already.
+last. What was cut is taken up where it ended: a file is NAME.part until all of it is there. With
+`$HARRIER_EDGE_OFFLINE` or `$HF_HUB_OFFLINE` no socket is opened, nor for what is there already.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -123,12 +125,13 @@ def download(
     api = _api(quiet)
     commit, files = _listing(api, repository, revision, precision)
     folder = _folder(repository, commit)
-    if not _is_whole(folder, precision):
-        _check_pins(repository, commit, files, pinned or {})
-        _check_room(folder, files, room_for)
-        for file in files:
-            _fetch(api, repository, commit, file, folder, quiet)
-        _mark(folder, files)
+    _check_pins(repository, commit, files, pinned or {})
+    with _alone(folder):
+        if not _is_whole(folder, precision):
+            _check_room(folder, files, room_for)
+            for file in files:
+                _fetch(api, repository, commit, file, folder)
+            _mark(folder, files)
     return Download(folder, repository, commit)
 
 
@@ -230,6 +233,16 @@ def _check_pins(
                 )
 
 
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let no two processes write one download at a time."""
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with WeakFileLock(folder.with_name(f".{folder.name}.lock")):  # which stays, the folder may not
+        yield
+
+
 def _check_room(folder: Path, files: list[RemoteFile], room_for: Callable[[int], int]) -> None:
     size = sum(file.size for file in files)
     present = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -239,25 +252,52 @@ def _check_room(folder: Path, files: list[RemoteFile], room_for: Callable[[int],
         raise DownloadError(lacking)
 
 
-def _fetch(
-    api: HfApi, repository: str, commit: str, file: RemoteFile, folder: Path, quiet: bool
-) -> None:
+def _fetch(api: HfApi, repository: str, commit: str, file: RemoteFile, folder: Path) -> None:
     """Download one file, and once more where its bytes are wrong."""
-    for force in (False, True):
+    path = folder / file.name
+    if path.exists() and _difference(path, file) is None:
+        return
+    part = path.with_name(f"{path.name}.part")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    seen: str | None = None
+    for _ in range(2):
         _patiently(
             f"{repository}: {file.name}",
-            lambda force=force: api.hf_hub_download(  # type: ignore[misc]
-                repository, file.name, revision=commit, local_dir=folder, force_download=force
-            ),
+            partial(_receive, api, repository, commit, file, part),
         )
-        path = folder / file.name
-        if (seen := _difference(path, file)) is None:
+        if (seen := _difference(part, file)) is None:
+            part.replace(path)
             return
-        path.unlink()
+        part.unlink()
     raise DownloadError(
         f"{repository} at {commit}: {file.name} arrives with {seen}, twice. It was removed. A "
         "proxy or mirror may change what passes; check $HTTPS_PROXY and $HF_ENDPOINT."
     )
+
+
+def _receive(api: HfApi, repository: str, commit: str, file: RemoteFile, part: Path) -> None:
+    """Receive what `part` lacks of a file, and have it on the disk.
+
+    Not by `hf_hub_download`, which forgets what was cut: always with Xet, and since
+    huggingface_hub 1.18 (https://github.com/huggingface/huggingface_hub/issues/4196).
+    """
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]
+
+    with part.open("ab") as stream:
+        if stream.tell() > file.size:
+            stream.truncate(0)
+        http_get(
+            hf_hub_url(repository, file.name, revision=commit, endpoint=api.endpoint),
+            stream,
+            resume_size=stream.seek(0, os.SEEK_END),
+            headers=build_hf_headers(),
+            expected_size=file.size,
+            displayed_filename=file.name,
+        )
+        stream.flush()
+        os.fsync(stream.fileno())
 
 
 def _difference(path: Path, file: RemoteFile) -> str | None:
@@ -280,7 +320,7 @@ def _git_sha1(path: Path) -> str:
 
 def _mark(folder: Path, files: list[RemoteFile]) -> None:
     """Note that all is there; then it is, whenever the power is cut."""
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the library's notes on resuming
+    shutil.rmtree(folder / ".cache", ignore_errors=True)  # from which older releases resumed
     part = folder / f"{MARKER}.part"
     with part.open("wb") as stream:
         stream.write(msgspec.json.encode({file.name: file.size for file in files}))

@@ -149,8 +149,7 @@ def installed_packages(name: str) -> list[Path]:
     """
     built_in = [_built_in()] if name == BUILT_IN else []
     name = name.replace("/", "--")
-    found = _models().glob(f"{name}/*/*/{MANIFEST_NAME}") if is_name(name) else ()
-    return built_in + sorted(path.parent for path in found)
+    return built_in + (_in_cache(name) if is_name(name) else [])
 
 
 def all_packages() -> list[Path]:
@@ -165,8 +164,16 @@ def is_built_in(folder: Path) -> bool:
 
 def pulled_packages() -> list[Path]:
     """The folders of all packages in the cache, sorted."""
-    found = (path.parent for path in _models().glob(f"*/*/*/{MANIFEST_NAME}"))
-    return sorted(folder for folder in found if not folder.name.startswith("."))  # half removed
+    return _in_cache("*")
+
+
+def _in_cache(name: str) -> list[Path]:
+    """The folders of the packages of a model, or of all with "*", but for half of one.
+
+    While it is installed or removed, its folder has a name that begins with a dot.
+    """
+    found = (path.parent for path in _models().glob(f"{name}/*/*/{MANIFEST_NAME}"))
+    return sorted(folder for folder in found if not folder.name.startswith("."))
 
 
 def package_place(name: str, revision: str, precision: str) -> Path:

@@ -30,6 +30,7 @@ import onnxruntime
 
 from harrier_edge.errors import SpecError
 from harrier_edge.graphs import ExternalTensor, external_tensors, with_entries
+from harrier_edge.isolation import python_command
 from harrier_edge.machine import available_memory, this_machine
 from harrier_edge.package import MODEL, MODEL_DATA, Package, Stamps, open_package, stamps_of
 from harrier_edge.places import cache_folder, lacking_space
@@ -227,23 +228,35 @@ def _in_child(package: Package) -> None:
     if getattr(sys, "frozen", False):
         raise OSError("there is no Python to do it with")
     # Not by multiprocessing, which would run a script again that does not guard against it.
-    command = [sys.executable, "-c", _CHILD, str(package.folder.resolve())]
+    command = python_command(_CHILD, str(package.folder.resolve()))
     subprocess.run(command, check=True, capture_output=True, timeout=_PACKING_SECONDS)
 
 
 def _pack(package: Package, target: Path) -> None:
-    """Make the folder `target`, whole or not at all."""
+    """Make the folder `target`, whole or not at all; one that is there and whole stays.
+
+    Another process that packed at the same time may be loading from it.
+    """
     part = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     try:
         tables = _write(package, part)
         names = sorted(path.name for path in part.iterdir())
         note = Note(str(package.folder.resolve()), tables, stamps_of(part, names))
         (part / _NOTE).write_bytes(msgspec.json.encode(note))
-        if target.exists():
+        if _read(target) is None:
             shutil.rmtree(target, ignore_errors=True)
-        part.replace(target)
+            _move(part, target)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _move(part: Path, target: Path) -> None:
+    """Give a whole folder its place, unless another process was faster."""
+    try:
+        part.replace(target)
+    except OSError:
+        if _read(target) is None:
+            raise
 
 
 def _write(package: Package, part: Path) -> list[Table]:

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PROMPTS = 64  # whose beginnings are kept
+COUNTED_CHARACTERS = 2**18  # at once: ids take some 48 bytes a token
 # Texts that a tokenizer may treat in a way of its own.
 _PROBES = ("", " ", "a", "harrier", "two words\n", "日本語", "\0")
 # SentencePiece's sign for a space. Of texts that hold it themselves, kitoken makes other tokens.
@@ -33,6 +34,7 @@ _SPACE_SIGN = "\u2581"
 
 # What kitoken frees goes back at once, and pages are small: 68 MB for Gemma's vocabulary, not 96.
 _ALLOCATOR = {"MIMALLOC_PURGE_DELAY": "0", "MIMALLOC_ALLOW_THP": "0"}
+_loading = threading.Lock()
 
 IdsOf = Callable[[Sequence[str]], list[list[int]]]
 
@@ -111,6 +113,17 @@ class Tokenizer:
             ids.update(zip(rest, (one.ids for one in encoded), strict=True))
         return [self.fit(ids[row]) for row in range(len(clean))]
 
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """How many tokens each text has before any cut.
+
+        However many texts there are, only the ids of some are in memory at a time.
+        """
+        return [
+            len(text.ids) + text.cut_tokens
+            for part in _parts(texts, COUNTED_CHARACTERS)
+            for text in self.encode(part)
+        ]
+
     def _beginning(self, prompt: str) -> list[int]:
         """The token ids that texts behind `prompt` begin with, as far as a few of them tell.
 
@@ -135,6 +148,17 @@ class Tokenizer:
         if cut <= 0:
             return TokenizedText(ids, 0)
         return TokenizedText([*ids[: self.max_tokens - 1], self._final_token], cut)
+
+
+def _parts(texts: Sequence[str], characters: int) -> Iterator[Sequence[str]]:
+    """Texts in order, about so many characters at a time; a longer text is a part of its own."""
+    start = held = 0
+    for row, text in enumerate(texts):
+        if start < row and held + len(text) > characters:
+            yield texts[start:row]
+            start, held = row, 0
+        held += len(text) + 1  # so that empty ones come to an end too
+    yield texts[start:]
 
 
 def _encodable(text: str) -> str:
@@ -169,35 +193,40 @@ def _kitoken() -> ModuleType:
     Its allocator, mimalloc 3, takes the thread that loads it for the process's main one: once that
     thread has ended, the next new thread to call kitoken kills the process.
     """
-    if "kitoken" in sys.modules:
-        return sys.modules["kitoken"]
-    if threading.current_thread() is threading.main_thread():
-        return _import_kitoken()
+    with _loading:
+        if "kitoken" not in sys.modules:
+            if threading.current_thread() is threading.main_thread():
+                _import_kitoken()
+            else:
+                _import_kitoken_and_stay()
+        return importlib.import_module("kitoken")  # which waits for who else is importing it
+
+
+def _import_kitoken_and_stay() -> None:
     loaded = threading.Event()
 
     def load_and_stay() -> None:
         try:
             _import_kitoken()
         except ImportError:
-            return  # raised below
+            return  # raised when it is asked for
         finally:
             loaded.set()
         threading.Event().wait()
 
     threading.Thread(target=load_and_stay, name="kitoken", daemon=True).start()
     loaded.wait()
-    return importlib.import_module("kitoken")
 
 
-def _import_kitoken() -> ModuleType:
+def _import_kitoken() -> None:
     """Import the library, whose allocator reads the environment once, at that moment."""
     added = [name for name in _ALLOCATOR if name not in os.environ]
     os.environ.update({name: _ALLOCATOR[name] for name in added})
     try:
-        return importlib.import_module("kitoken")
+        importlib.import_module("kitoken")
     finally:
         for name in added:
-            del os.environ[name]
+            os.environ.pop(name, None)
 
 
 def compiled_by(release: str) -> bool:

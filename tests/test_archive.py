@@ -163,3 +163,24 @@ def test_a_cut_archive_is_refused(archive: Path, part: float) -> None:
     with pytest.raises(PackageError):
         install(archive)
     assert pulled_packages() == []
+
+
+def test_nothing_in_the_working_folder_is_run(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever put a module there: a package is tried with what is installed."""
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("harrier_edge", "msgspec", "numpy"):
+        (here / f"{name}.py").write_text("open('was run', 'w').close()\n")
+    monkeypatch.chdir(here)
+    install(archive)
+    assert not (here / "was run").exists()
+
+
+def test_the_users_limit_of_memory_says_nothing_about_a_package(
+    archive: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is sound, whatever may be loaded here."""
+    monkeypatch.setenv("HARRIER_EDGE_MEMORY", "2MB")
+    assert install(archive).is_dir()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import logging
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -294,3 +296,52 @@ def test_every_command_explains_itself(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out.startswith("harrier-edge 0.")
+
+
+def test_files_and_pipes_are_utf_8(tmp_path: Path) -> None:
+    """Whatever the system's own encoding is; what is not UTF-8 is named, and nothing is printed."""
+
+    def embed(given: bytes, *texts: str) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "harrier_edge", "embed", "-m", "kestrel", *texts]
+        latin = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+        return subprocess.run(command, cwd=tmp_path, input=given, capture_output=True, env=latin)
+
+    for done in (embed("日本語 café\n".encode()), embed(b"", "日本語 café")):
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout.decode("utf-8"))["text"] == "日本語 café"
+    failed = embed(b"tea\ncaf\xe9\n")
+    assert (failed.returncode, failed.stdout) == (2, b"")
+    assert b"text 2 has b'\\xe9' at character 4; wanted UTF-8" in failed.stderr
+
+
+def test_a_terminal_keeps_its_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it does not have is a question mark; a stream without an encoding is let alone."""
+    shown = io.BytesIO()
+    terminal = io.TextIOWrapper(shown, encoding="latin-1")
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    monkeypatch.setattr(sys, "stdin", None)
+    cli._speak_utf8()
+    print("é日", end="", flush=True)
+    assert shown.getvalue() == b"\xe9?"
+
+
+@pytest.mark.parametrize(
+    ("options", "level"),
+    [
+        ([], logging.WARNING),
+        (["-v"], logging.DEBUG),
+        (["-q"], logging.ERROR),
+        (["-qq"], logging.ERROR),
+        (["-q", "-v"], logging.WARNING),
+    ],
+)
+def test_quiet_twice_is_no_louder(
+    options: list[str], level: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """-q and -v make up for each other."""
+    seen: list[int] = []
+    monkeypatch.setattr(logging, "basicConfig", lambda **given: seen.append(given["level"]))
+    main(["status", "--db", str(tmp_path / "none.sqlite"), *options])
+    assert seen == [level]

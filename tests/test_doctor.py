@@ -22,6 +22,7 @@ from standins.mutations import rehash
 
 from harrier_edge import Index
 from harrier_edge.cli import main
+from harrier_edge.doctor.packages import _again
 from harrier_edge.machine import this_machine
 from harrier_edge.package import find_package, installed_packages
 from harrier_edge.places import cache_folder
@@ -301,6 +302,8 @@ def test_what_is_broken_is_found_with_its_cure(
     [
         ("HARRIER_EDGE_THREADS", "many", "'many'; wanted a whole number"),
         ("HARRIER_EDGE_MODEL", "nope", "no model package 'nope'"),
+        ("HARRIER_EDGE_MEMORY", "plenty", "'plenty'; wanted an amount such as 512MB"),
+        ("HARRIER_EDGE_MEMORY", "1KB", "'1KB'; wanted an amount such as 512MB"),
     ],
 )
 def test_a_setting_that_cannot_work_is_broken(
@@ -319,6 +322,25 @@ def test_a_setting_that_cannot_work_is_broken(
     assert finding["subject"] == "settings"
     assert message in finding["message"]
     assert variable in finding["cure"]
+
+
+def test_settings_for_other_commands_break_no_package(
+    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server's model is not asked for, and a low limit of memory does not hold here."""
+    monkeypatch.setenv("HARRIER_EDGE_MODEL", "http://box:8765#m")
+    monkeypatch.setenv("HARRIER_EDGE_MEMORY", "2MB")
+    code, findings = examined(capsys)
+    assert code == 0
+    (told,) = [f for f in findings if f["subject"] == "settings"]
+    assert "HARRIER_EDGE_MODEL=http://box:8765#m" in told["message"]
+    assert "HARRIER_EDGE_MEMORY=2MB" in told["message"]
+
+
+@pytest.mark.parametrize("folder", ["/x", "/models/x", "/a/b/c/d"])
+def test_a_package_may_lie_anywhere(folder: str) -> None:
+    """Near the root, too, the cure names its folder."""
+    assert _again(Path(folder)) == f"export it again to {Path(folder)} with --overwrite"
 
 
 def test_a_cache_that_is_a_file_is_broken(
@@ -428,3 +450,20 @@ def test_an_export_records_a_sample(
     assert made.manifest.sample
     bare = export(tiny_qwen, tmp_path / "b", ExportOptions(precision="fp32", verify=False))
     assert bare.manifest.sample is None
+
+
+def test_what_was_not_compared_is_not_called_equal(
+    home: Home, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the package does not work, and where an index has no vectors yet."""
+    flipped_weight(home)
+    _, findings = examined(capsys)
+    (told,) = [f for f in findings if f["subject"] == "index" and f["where"] == str(home.index)]
+    assert told["state"] == "note"
+    assert "nothing was compared with its vectors: " in told["message"]
+    assert str(home.package) in told["cure"]
+    empty = home.index.with_name("empty.sqlite")
+    Index.open(empty, model=home.package).close()
+    _, findings = examined(capsys, "--db", str(empty))
+    (told,) = [f for f in findings if f["where"] == str(empty)]
+    assert (told["state"], "it has no vectors yet" in told["message"]) == ("ok", True)

@@ -93,6 +93,21 @@ def test_a_long_text_is_cut_and_told(own_package: Path, caplog: pytest.LogCaptur
     assert "1 of 2 texts were cut to 16 tokens" in caplog.text
 
 
+def test_counting_many_texts_takes_little_memory(tiny_embedder: Embedder) -> None:
+    """The ids of a part of them at a time; those of all would take several times as much."""
+    import tracemalloc
+
+    texts = ["a word " * 1000] * 400
+    tracemalloc.start()
+    try:
+        counts = tiny_embedder.count_tokens(texts)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert set(counts) == set(tiny_embedder.count_tokens(texts[:1]))
+    assert 8 * sum(counts) > 2 * peak
+
+
 def test_a_long_text_can_be_refused(own_package: Path) -> None:
     """on_overflow="error" names the text, its tokens and the limit."""
     embedder = short(own_package, 16)

@@ -80,28 +80,6 @@ def test_a_branch_becomes_its_commit(server: FakeHub) -> None:
     assert pull("main").folder.name == COMMIT
 
 
-def test_a_cut_connection_goes_on_where_it_was(server: FakeHub) -> None:
-    """The bytes that arrived are not asked for again."""
-    server.faults[WEIGHTS] = Fault(cut_after=5000)
-    assert (pull().folder / WEIGHTS).is_file()
-    ranges = [h["Range"] for h in server.asked("GET", f"/cdn/{NAME}/{WEIGHTS}") if "Range" in h]
-    assert ranges == ["bytes=5000-"]
-
-
-def test_a_later_pull_goes_on_too(server: FakeHub) -> None:
-    """Where all attempts fail, the next pull begins at the bytes that arrived."""
-    server.faults[WEIGHTS] = Fault(cut_after=5000, then=Fault(status=503, times=99))
-    with pytest.raises(DownloadError, match="pull again: it goes on where it was"):
-        pull()
-    assert not (cache_folder() / "downloads" / "owner--tiny" / COMMIT / hub.MARKER).exists()
-    server.faults.clear()
-    server.requests.clear()
-    assert (pull().folder / WEIGHTS).is_file()
-    (headers,) = server.asked("GET", f"/cdn/{NAME}/{WEIGHTS}")
-    assert headers["Range"] == "bytes=5000-"
-    assert not server.asked("GET", f"/resolve/{COMMIT}/config.json")
-
-
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 @pytest.mark.parametrize("file", ["", WEIGHTS, "config.json"])
 def test_a_server_that_is_busy_is_asked_again(server: FakeHub, status: int, file: str) -> None:
@@ -231,6 +209,19 @@ def test_a_gated_repository_wants_a_token_that_nobody_sees(
         assert not path.is_file() or server.token.encode() not in path.read_bytes()
 
 
+def test_the_token_does_not_go_to_another_host(
+    server: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That to which the hub sends one for the bytes."""
+    server.url = server.url.replace("127.0.0.1", "localhost")
+    server.token = "hf_secretsecretsecret"
+    monkeypatch.setenv("HF_TOKEN", server.token)
+    assert (pull().folder / WEIGHTS).is_file()
+    asked = server.asked("GET", "/cdn/")
+    assert {headers["Host"].partition(":")[0] for headers in asked} == {"localhost"}
+    assert not any("Authorization" in headers for headers in asked)
+
+
 def test_no_connection_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A port that nobody listens at."""
     monkeypatch.setattr(hub, "BACKOFF_S", 0.01)
@@ -250,15 +241,13 @@ def test_free_disk_is_checked_first(server: FakeHub, monkeypatch: pytest.MonkeyP
 
 def test_a_full_disk_is_told(server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once, not after five attempts."""
-    from huggingface_hub import HfApi
-
     calls = []
 
-    def full(*args: object, **options: object) -> str:
+    def full(*args: object, **options: object) -> None:
         calls.append(args)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(HfApi, "hf_hub_download", full)
+    monkeypatch.setattr("huggingface_hub.file_download.http_get", full)
     with pytest.raises(DownloadError, match="disk is full"):
         pull()
     assert len(calls) == 1

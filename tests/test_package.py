@@ -163,3 +163,14 @@ def test_a_checkpoint_is_not_taken_for_a_package(tiny_gemma: Path) -> None:
     """A folder without a manifest is answered with the command that makes a package of it."""
     with pytest.raises(ModelNotFoundError, match=f"harrier-edge export {tiny_gemma}"):
         find_package(tiny_gemma)
+
+
+@pytest.mark.parametrize("half", [".int8.partial-abc", ".int8.removed"])
+def test_half_a_package_is_not_found_by_name(tiny_package: Path, half: str) -> None:
+    """Neither one that is being installed nor one that is being removed."""
+    revision = cache_folder() / "models" / "tiny" / "abc"
+    shutil.copytree(tiny_package, revision / half)
+    with pytest.raises(ModelNotFoundError, match="no model package"):
+        find_package("tiny")
+    shutil.copytree(tiny_package, revision / "fp32")
+    assert find_package("tiny") == revision / "fp32"

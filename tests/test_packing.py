@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -152,6 +154,42 @@ def test_a_cache_that_cannot_be_written_costs_memory_alone(
     monkeypatch.setenv("HARRIER_EDGE_CACHE_DIR", str(tmp_path / "file" / "cache"))
     assert packed_graphs(open_package(tiny_package)) is None
     assert vectors(tiny_package).shape == (15, 64)
+
+
+def test_what_another_process_has_packed_stays(
+    own_package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be loading from it; whether it was faster by much or at the last moment."""
+    package = open_package(own_package)
+    assert packed_graphs(package)
+    (folder,) = (each.folder for each in packed_folders())
+    inode = (folder / "weights").stat().st_ino
+    packing._pack(package, folder)
+    assert (folder / "weights").stat().st_ino == inode
+
+    def too_late(self: Path, target: Path) -> Path:
+        os.rename(self, target)  # noqa: PTH104  what the other one does
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    shutil.rmtree(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", too_late)
+        packing._pack(package, folder)
+    assert packed_graphs(package)
+    assert [each.folder for each in packed_folders()] == [folder]
+
+
+def test_nothing_in_the_working_folder_is_run(
+    own_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever put a module there: it is packed with what is installed."""
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("harrier_edge", "msgspec", "numpy"):
+        (here / f"{name}.py").write_text("open('was run', 'w').close()\n")
+    monkeypatch.chdir(here)
+    assert packed_graphs(open_package(own_package))
+    assert not (here / "was run").exists()
 
 
 def test_doctor_tells_what_nobody_needs(own_package: Path) -> None:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from harrier_edge import tokens
 from harrier_edge.errors import PackageError
 from harrier_edge.tokens import Tokenizer
 
@@ -74,3 +78,50 @@ def test_a_file_that_is_no_tokenizer_is_refused(tmp_path: Path) -> None:
     path.write_text("{", "utf-8")
     with pytest.raises(PackageError, match=r"tokenizer\.json: is not a tokenizer"):
         Tokenizer(path, final_token=EOS, max_tokens=12)
+
+
+SLOW_LIBRARY = """
+import os
+import time
+os.environ.pop("MIMALLOC_PURGE_DELAY", None)
+time.sleep(0.3)
+class Kitoken:
+    pass
+"""
+
+
+def test_a_library_that_is_being_imported_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second thread gets it whole, and the environment may change in the meantime."""
+    (tmp_path / "kitoken.py").write_text(SLOW_LIBRARY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "kitoken", None)  # so that it is put back as it was
+    monkeypatch.delitem(sys.modules, "kitoken")
+    monkeypatch.delenv("MIMALLOC_PURGE_DELAY", raising=False)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(tokens._kitoken)
+        while "kitoken" not in sys.modules:
+            time.sleep(0.001)
+        assert pool.submit(lambda: tokens._kitoken().Kitoken).result()
+        assert first.result() is sys.modules["kitoken"]
+
+
+def test_texts_are_counted_some_at_a_time(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as hold so many characters, so that the ids of all are never in memory at once."""
+    texts = ["a long story"] * 5 + [""] * 30 + ["long " * 20, "a", ""]
+    wanted = [len(one.ids) + one.cut_tokens for one in tokenizer.encode(texts)]
+    seen: list[int] = []
+
+    def encode(part: list[str]) -> list[tokens.TokenizedText]:
+        seen.append(sum(map(len, part)) if len(part) > 1 else 0)
+        return Tokenizer.encode(tokenizer, part)
+
+    monkeypatch.setattr(tokenizer, "encode", encode)
+    monkeypatch.setattr(tokens, "COUNTED_CHARACTERS", 30)
+    assert tokenizer.count(texts) == wanted
+    assert len(seen) > 5
+    assert max(seen) <= 30
+    assert tokenizer.count([]) == []

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -47,7 +48,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser(argv).parse_args(argv)
     logging.basicConfig(
         format="harrier-edge: %(message)s",
-        level={-1: logging.ERROR, 0: logging.WARNING}.get(args.verbose - args.quiet, logging.DEBUG),
+        level={-1: logging.ERROR, 0: logging.WARNING}.get(
+            max(-1, args.verbose - args.quiet), logging.DEBUG
+        ),
     )
     if memory := getattr(args, "model_memory", None):
         os.environ["HARRIER_EDGE_MEMORY"] = memory  # for the model, wherever it is loaded
@@ -76,6 +79,7 @@ def program() -> NoReturn:
     After a search it ends at once: to free tokenizer and weights piece by piece takes a tenth of
     the time that one waits for.
     """
+    _speak_utf8()
     code = main()
     if sys.argv[1:2] == ["search"]:
         for stream in (sys.stdout, sys.stderr):
@@ -83,6 +87,19 @@ def program() -> NoReturn:
                 stream.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _speak_utf8() -> None:
+    """Have files and pipes read and written in UTF-8, whatever the system's own encoding is.
+
+    A terminal keeps its own, and shows a question mark for what that does not have.
+    """
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where there is no console
+            stream.reconfigure(
+                encoding=stream.encoding if stream.isatty() else "utf-8",
+                errors="surrogateescape" if stream is sys.stdin else "replace",
+            )
 
 
 def _parser(argv: Sequence[str]) -> argparse.ArgumentParser:

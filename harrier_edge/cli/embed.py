@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 
 from harrier_edge.cli.common import model_options, prompt_options, to_json
 from harrier_edge.errors import UsageError
+
+_NO_UTF8 = re.compile("[\udc80-\udcff]+")  # what Python makes of such bytes
 
 HELP = "embed texts, given as arguments or as lines on stdin"
 
@@ -36,6 +39,8 @@ def run(args: argparse.Namespace) -> int:
     if (args.instruct or args.prompt_name) and not args.query:
         raise UsageError("--instruct and --prompt-name are for queries; add --query.")
     texts = args.texts or [line.rstrip("\n") for line in sys.stdin]
+    for number, text in enumerate(texts, 1):
+        _require_utf8(text, number)
     model = args.model or default_package(args.precision)
     embedder = loaded(find_model(model, args.precision))
     prompt = embedder.document_prompt
@@ -64,3 +69,13 @@ def run(args: argparse.Namespace) -> int:
         for row in rows:
             print(to_json(row))
     return 0
+
+
+def _require_utf8(text: str, number: int) -> None:
+    """Raise UsageError for bytes that stood where UTF-8 is wanted; Python passes them through."""
+    if found := _NO_UTF8.search(text):
+        seen = found[0].encode("utf-8", "surrogateescape")
+        raise UsageError(
+            f"text {number} has {seen!r} at character {found.start() + 1}; wanted UTF-8. Convert "
+            "it first, as with: iconv -f LATIN1 -t UTF-8"
+        )

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harrier_edge.cli.common import Progress, to_json
 from harrier_edge.cli.export import exporter, verify_option
 from harrier_edge.errors import ModelError, UsageError
-from harrier_edge.foreign import FLOAT
+from harrier_edge.foreign import FLOAT, choose_graph, foreign_files
 
 if TYPE_CHECKING:
     from harrier_edge.hub import Download
+    from harrier_edge.spec import OnnxSource
 
 HELP = "download a model, check it, and make a package of it"
 
@@ -99,18 +102,39 @@ def _taken_in(args: argparse.Namespace) -> Path:
 def _adopted_from(source: Path, precision: str | None) -> Path:
     """Take in a folder with an ONNX export of others."""
     from harrier_edge import catalog
-    from harrier_edge.foreign import choose_graph
     from harrier_edge.package import package_place, sha256_of
 
-    names = [path.relative_to(source).as_posix() for path in source.rglob("*")]
+    names = _files(source)
     precision, graph = choose_graph(names, precision)
-    digest = sha256_of(source / graph)
-    spec, origin = catalog.onnx_of(graph, digest) or (None, None)
-    name = origin.repository if origin else source.resolve().name
-    place = package_place(name, origin.revision if origin else digest[:40], precision)
-    if not place.is_dir():
+    digests = {name: sha256_of(source / name) for name in sorted(foreign_files(names, graph))}
+    spec, origin = catalog.onnx_of(graph, digests[graph]) or (None, None)
+    name, revision = source.resolve().name, _fingerprint(digests)[:40]
+    if origin:
+        name, revision = origin.repository, origin.revision
+    place = package_place(name, revision, precision)
+    if not place.is_dir() or _differs(digests, origin):  # which is refused
         exporter().adopt(source, place, precision, name=name, spec=spec, origin=origin)
     return place
+
+
+def _files(folder: Path) -> list[str]:
+    """The files below a folder, by their paths from there."""
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def _differs(digests: Mapping[str, str], origin: OnnxSource | None) -> bool:
+    """Whether a file is another than was published: of its own, the graph tells little."""
+    published = origin.files if origin else {}
+    return any(
+        name in published and published[name].sha256 not in (None, digest)
+        for name, digest in digests.items()
+    )
+
+
+def _fingerprint(digests: Mapping[str, str]) -> str:
+    """sha256 over files, as the exporter takes it for the manifest."""
+    lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _downloaded(args: argparse.Namespace) -> Path:
@@ -142,13 +166,11 @@ def _downloaded(args: argparse.Namespace) -> Path:
     if download.is_package:
         return _adopt(download, args.model, args.precision)
     if download.is_foreign:
-        wanted = args.precision or FLOAT
+        wanted, _ = choose_graph(_files(download.folder), args.precision)
     place = package_place(args.model, download.revision, wanted)
     if not place.is_dir() and download.is_foreign:
         origin = known[1] if known and is_pinned else None
-        exporter().adopt(
-            download.folder, place, args.precision, name=args.model, spec=spec, origin=origin
-        )
+        exporter().adopt(download.folder, place, wanted, name=args.model, spec=spec, origin=origin)
     elif not place.is_dir():
         is_known = spec is not None and (is_pinned or not spec.source.revision)
         _export(download, place, args.model if is_known else None, args)

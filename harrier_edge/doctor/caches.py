@@ -22,6 +22,8 @@ def examine(index: Path | None) -> Iterator[Finding]:
 
 def _downloads() -> Iterator[Finding]:
     for folder in sorted(cache_folder().glob("downloads/*/*")):
+        if not folder.is_dir():
+            continue  # a lock
         name, revision = folder.parent.name.replace("--", "/"), folder.name
         if (folder / MARKER).exists():
             yield note(

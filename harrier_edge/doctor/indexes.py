@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,9 +67,6 @@ def _index(path: Path) -> Iterator[Finding]:
     finally:
         database.close()
     yield from found
-    if not any(finding.state == "broken" for finding in found):
-        counts = f"{database.model.name} in {database.model.precision}"
-        yield ok("index", f"its tables agree, and its vectors are those of {counts}", path)
 
 
 def _opened(path: Path, database: Database) -> Iterator[Finding]:
@@ -121,10 +119,14 @@ def _opened(path: Path, database: Database) -> Iterator[Finding]:
 
 
 def _model(path: Path, database: Database) -> Iterator[Finding]:
-    """Whether the package is there, is the one, and gives the vectors that are stored."""
+    """Whether the package is there, is the one, and gives the vectors that are stored.
+
+    Where nothing is compared, that is said.
+    """
     model = database.model
     if is_url(model.package):
-        yield ok("index", f"{model.name} of {model.package}, which is not asked here", path)
+        why = f"{model.name} of {model.package}, which is not asked here"
+        yield ok("index", f"its tables agree; its vectors are those of {why}", path)
         return
     folder = package_folder(model.package)
     named = f"{model.name} in {model.precision}"
@@ -133,8 +135,9 @@ def _model(path: Path, database: Database) -> Iterator[Finding]:
         return
     try:
         manifest = read_table(folder / MANIFEST_NAME, PackageManifest)
-    except ModelError:
-        return  # told where packages are examined
+    except ModelError as error:
+        yield _not_compared(path, folder, error)
+        return
     if not _is_of(manifest, model):
         yield broken(
             "index",
@@ -146,13 +149,15 @@ def _model(path: Path, database: Database) -> Iterator[Finding]:
         return
     texts, stored = examples(database)
     if not texts:
+        yield ok("index", f"its tables agree; it has no vectors yet, of {named}", path)
         return
     try:
         vectors: Vectors = in_own_process(
             _embed, folder, [embedded_text(heading, text) for heading, text in texts]
         )
-    except ModelError:
-        return  # told where packages are examined
+    except ModelError as error:
+        yield _not_compared(path, folder, error)
+        return
     cosine = float((vectors * stored).sum(axis=1).min())
     if not cosine >= AGREES:
         yield broken(
@@ -163,10 +168,27 @@ def _model(path: Path, database: Database) -> Iterator[Finding]:
             f"harrier-edge add --db {path} -m {folder} PATH",
             path,
         )
+        return
+    yield ok("index", f"its tables agree, and its vectors are those of {named}", path)
+
+
+def _not_compared(path: Path, folder: Path, error: ModelError) -> Finding:
+    return note(
+        "index",
+        f"its tables agree, but nothing was compared with its vectors: {error}",
+        f"cure the package {folder}, then: harrier-edge doctor --db {path}",
+        path,
+    )
+
+
+def loaded(folder: Path) -> Embedder:
+    """A package, for a process of its own that examines it, whatever the settings say."""
+    os.environ.pop("HARRIER_EDGE_MEMORY", None)
+    return Embedder(folder, threads=available_cores())
 
 
 def _embed(folder: Path, texts: list[str]) -> Vectors:
-    return Embedder(folder, threads=available_cores()).encode_document(texts)
+    return loaded(folder).encode_document(texts)
 
 
 def _is_of(manifest: PackageManifest, model: StoredModel) -> bool:

@@ -12,11 +12,10 @@ import numpy as np
 
 from harrier_edge.bench_texts import DOCUMENTS, QUERIES
 from harrier_edge.doctor.finding import Finding, broken, note, ok, told
-from harrier_edge.doctor.indexes import packages_of
-from harrier_edge.embedder import Embedder
+from harrier_edge.doctor.indexes import loaded, packages_of
 from harrier_edge.errors import ModelError, PackageError
 from harrier_edge.isolation import in_own_process
-from harrier_edge.machine import available_cores, available_memory
+from harrier_edge.machine import available_memory
 from harrier_edge.package import TOKENIZER, all_packages, is_built_in, open_package
 from harrier_edge.places import cache_folder
 from harrier_edge.spec import PackageManifest, Sample
@@ -91,7 +90,7 @@ def _package(folder: Path) -> Iterator[Finding]:
 
 def _try(folder: Path) -> Trial:
     """Load a package, tokenize and embed."""
-    embedder = Embedder(folder, threads=available_cores())  # whatever the settings say
+    embedder = loaded(folder)
     manifest = embedder.manifest
     sample = manifest.sample
     vector = embedder.encode(sample.text if sample else DOCUMENTS[0])
@@ -173,7 +172,7 @@ def _again(folder: Path) -> str:
     if is_built_in(folder):
         return "pip install --force-reinstall --no-deps harrier-edge"
     models = cache_folder() / "models"
-    if folder.parents[2] != models:
+    if folder.parents[2:3] != (models,):  # there may be fewer
         return f"export it again to {folder} with --overwrite"
     name = folder.parents[1].name.replace("--", "/")
     revision, precision = folder.parent.name, folder.name

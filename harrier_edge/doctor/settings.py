@@ -6,13 +6,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from harrier_edge.budget import memory_limit
 from harrier_edge.doctor.finding import Finding, broken, note, ok, told
-from harrier_edge.errors import ModelNotFoundError, SettingsError
+from harrier_edge.encoding import is_url
+from harrier_edge.errors import ModelNotFoundError, SettingsError, UsageError
 from harrier_edge.package import default_package, find_package, installed_packages
 from harrier_edge.places import settings_file
 from harrier_edge.settings import read_settings
 
-NAMES = ("MODEL", "DB", "CACHE_DIR", "THREADS", "OFFLINE")
+NAMES = ("MODEL", "DB", "CACHE_DIR", "THREADS", "MEMORY", "OFFLINE")
 YES = ("1", "ON", "YES", "TRUE")
 NO = ("", "0", "OFF", "NO", "FALSE")
 
@@ -20,7 +22,8 @@ NO = ("", "0", "OFF", "NO", "FALSE")
 def examine(index: Path | None) -> Iterator[Finding]:
     """Each variable that is set, and whether its value can work."""
     values = {name: os.environ.get(f"HARRIER_EDGE_{name}", "") for name in NAMES}
-    found = [*_threads(values["THREADS"]), *_model(values["MODEL"]), *_default()]
+    found = [*_threads(values["THREADS"]), *_memory(values["MEMORY"])]
+    found += [*_model(values["MODEL"]), *_default()]
     for variable in ("HARRIER_EDGE_OFFLINE", "HF_HUB_OFFLINE"):
         found += _offline(variable)
     yield from found
@@ -38,7 +41,20 @@ def _threads(value: str) -> Iterator[Finding]:
         )
 
 
+def _memory(value: str) -> Iterator[Finding]:
+    try:
+        memory_limit(value or None)
+    except UsageError:
+        yield broken(
+            "settings",
+            f"HARRIER_EDGE_MEMORY is {value!r}; wanted an amount such as 512MB, 1.5GB or 800MiB",
+            "unset HARRIER_EDGE_MEMORY, or give it the most memory to take",
+        )
+
+
 def _model(value: str) -> Iterator[Finding]:
+    if is_url(value):
+        return  # no server is asked
     if value and len(installed_packages(value)) < 2:  # of several, --precision chooses
         try:
             find_package(value)
