@@ -60,7 +60,8 @@ def read(
 def unpacked(packed: npt.NDArray[np.uint8], bits: int) -> Float32:
     """Codes of 2 or 4 bits around 0, the earlier ones from the low bits of each byte."""
     codes = packed[..., None] >> np.arange(0, 8, bits) & (2**bits - 1)
-    return codes.reshape(len(packed), -1).astype(np.float32) - np.float32(2 ** (bits - 1))
+    around: Float32 = codes.reshape(len(packed), -1).astype(np.float32) - 2 ** (bits - 1)
+    return around
 
 
 def case() -> tuple[Float32, Float32]:
