@@ -308,8 +308,11 @@ class _Plan:
 
 
 def _chunker(source: Source) -> str:
-    """A name for all that decides where a document is cut. Raise its number with the rules."""
-    return "document-1" if source.chunk == "document" else f"passages-{CHUNK_TOKENS}-1"
+    """A name for all that decides what of a file is read and where it is cut.
+
+    Raise its number with the rules of either: what is stored is read again then.
+    """
+    return "document-2" if source.chunk == "document" else f"passages-{CHUNK_TOKENS}-2"
 
 
 def _part(source: Source, part: _Pending, vectors: Mapping[bytes, Vectors]) -> Part:
