@@ -163,13 +163,13 @@ def test_what_is_not_there_is_named(
 
 
 def test_what_the_folder_says_is_taken(foreign: Path, tmp_path: Path) -> None:
-    """Its default prompt, for queries and documents, and the limit of its tokenizer."""
+    """Its prompt for queries before its default, and the limit of its tokenizer."""
     own = Path(shutil.copytree(foreign, tmp_path / "own"))
     told = {"prompts": {"any": "Any: ", "query": "Q: "}, "default_prompt_name": "any"}
     (own / "config_sentence_transformers.json").write_text(json.dumps(told), "utf-8")
     (own / "tokenizer_config.json").write_text('{"model_max_length": 99}', "utf-8")
     manifest = adopt(own, tmp_path / "package").manifest
-    assert (manifest.query_prompt, manifest.document_prompt) == ("query", "any")
+    assert (manifest.query_prompt, manifest.document_prompt) == ("query", "")
     assert manifest.tokens.max_tokens == 99
 
 

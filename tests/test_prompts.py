@@ -49,19 +49,19 @@ def test_two_choices_are_refused() -> None:
     ("names", "default", "query", "document"),
     [
         ("web_search_query sts_query bitext_query", None, "web_search_query", ""),  # Harrier's
-        ("web_search_query sts_query", "sts_query", "sts_query", "sts_query"),
-        ("query any", "any", "query", "any"),
+        ("web_search_query sts_query", "sts_query", "sts_query", ""),
+        ("query any", "any", "query", ""),
         ("any passage", "any", "any", "passage"),
         ("query corpus document", None, "query", "document"),
-        ("any", "any", "any", "any"),
+        ("any", "any", "any", ""),
         ("any", "gone", "", ""),
         ("", None, "", ""),
     ],
 )
-def test_a_default_stands_in_for_the_prompts_of_queries_and_documents(
+def test_a_default_stands_in_for_the_prompt_of_queries(
     names: str, default: str | None, query: str, document: str
 ) -> None:
     """It never takes the place of one that is called after them; an empty one counts as none."""
     prompts = {"query": "", "document": "", **{name: f"{name}: " for name in names.split()}}
     assert query_prompt(prompts, default) == query
-    assert document_prompt(prompts, default) == document
+    assert document_prompt(prompts) == document

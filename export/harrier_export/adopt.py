@@ -116,7 +116,7 @@ def adopt(
             tokens=decoder_tokens(decoder, sentence, spec),
             prompts=prompts,
             query_prompt=query_prompt(prompts, sentence.default_prompt),
-            document_prompt=document_prompt(prompts, sentence.default_prompt),
+            document_prompt=document_prompt(prompts),
             precision=Precision(name=precision, linear=f"as in {graph}", embedding="as there"),
             files={},
             versions=tool_versions(),

@@ -303,7 +303,7 @@ def _manifest(
         tokens=decoder_tokens(decoder, sentence, spec),
         prompts=prompts,
         query_prompt=query_prompt(prompts, sentence.default_prompt),
-        document_prompt=document_prompt(prompts, sentence.default_prompt),
+        document_prompt=document_prompt(prompts),
         precision=form.recorded(calibrated=options.calibrate if form.calibrated else None),
         files={},
         versions=tool_versions(),

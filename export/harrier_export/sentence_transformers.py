@@ -39,14 +39,17 @@ def read_sentence_config(checkpoint: ModelFolder) -> SentenceConfig:
 def query_prompt(prompts: Mapping[str, str], default: str | None) -> str:
     """The name of the prompt that a query gets by itself; empty for none.
 
-    sentence-transformers' encode_query knows one name and the default. Harrier has neither.
+    One that is called so goes before the default. Harrier has neither.
     """
     return _first(prompts, "query", default, "web_search_query")
 
 
-def document_prompt(prompts: Mapping[str, str], default: str | None = None) -> str:
-    """The name of the prompt that a document gets by itself; empty for none, as for Harrier."""
-    return _first(prompts, "document", "passage", "corpus", default)
+def document_prompt(prompts: Mapping[str, str]) -> str:
+    """The name of the prompt that a document gets by itself; empty for none, as for Harrier.
+
+    As in sentence-transformers' encode_document, it is never the default.
+    """
+    return _first(prompts, "document", "passage", "corpus")
 
 
 def _first(prompts: Mapping[str, str], *names: str | None) -> str:
