@@ -2,53 +2,57 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import os
+import pickle
 import signal
+import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from multiprocessing.connection import Connection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from harrier_edge.errors import HarrierError, ModelError
 
+_CHILD = "from harrier_edge.isolation import _answer; _answer()"
+
 
 def in_own_process(work: Callable[..., Any], *arguments: object) -> Any:
-    """What `work` returns, called in a fresh process.
+    """What `work` returns, called in a fresh process, which starts with none of our memory.
 
     Raises ModelError, in the words of what went wrong, where it raises or its process dies.
     """
-    context = multiprocessing.get_context("spawn")  # a fork would start with our memory
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_answer, args=(sender, work, arguments), daemon=True)
-    process.start()
-    sender.close()  # the child has its own; with ours open, its death would not be seen
+    process = subprocess.Popen(
+        python_command(_CHILD), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     try:
-        error, result = receiver.recv()
-    except EOFError:
-        process.join()
-        error = (
-            f"its process ended with exit code {process.exitcode}. If that is the system's answer "
-            "to a lack of memory, close other programs or take a smaller package."
-        )
+        answer, _ = process.communicate(pickle.dumps((work, arguments)))
     finally:
-        receiver.close()
         process.kill()
-        process.join()
-        process.close()
+        process.wait()
+    if process.returncode:
+        raise ModelError(
+            f"its process ended with exit code {process.returncode}. If that is the system's "
+            "answer to a lack of memory, close other programs or take a smaller package."
+        )
+    error, result = pickle.loads(answer)
     if error:
         raise ModelError(error)
     return result
 
 
-def _answer(sender: Connection, work: Callable[..., Any], arguments: Sequence[object]) -> None:
+def _answer() -> None:
+    """In the other process: do the work that comes on stdin and give what it returns on stdout."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer; it kills us
-    try:
-        sender.send(("", work(*arguments)))
-    except HarrierError as error:
-        sender.send((str(error), None))
-    except Exception as error:  # ONNX Runtime's have no common base class of their own
-        sender.send((f"{type(error).__name__}: {error}", None))
+    with os.fdopen(os.dup(1), "wb") as stdout:
+        os.dup2(2, 1)  # what a library prints is no answer
+        work, arguments = pickle.load(sys.stdin.buffer)
+        try:
+            answer = "", work(*arguments)
+        except HarrierError as error:
+            answer = str(error), None
+        except Exception as error:  # ONNX Runtime's have no common base class of their own
+            answer = f"{type(error).__name__}: {error}", None
+        pickle.dump(answer, stdout)
 
 
 def python_command(program: str, *arguments: str) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harrier_edge.isolation import python_command
+from harrier_edge.isolation import in_own_process, python_command
 
 
 def test_a_process_imports_what_this_one_does_but_nothing_from_the_working_folder(
@@ -27,3 +27,15 @@ def test_a_process_imports_what_this_one_does_but_nothing_from_the_working_folde
     run = subprocess.run(python_command(program, "ä"), capture_output=True, check=False)
     assert (run.returncode, run.stderr) == (0, b"")
     assert run.stdout.decode() == "Bücher ['-c', 'ä']" + os.linesep
+
+
+def test_work_in_its_own_process_runs_no_code_of_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """And what a library prints there does no harm to its answer."""
+    for name in ("signal", "pickle", "linecache", "harrier_edge"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit(9)\n", "utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert in_own_process(sorted, [3, 1, 2]) == [1, 2, 3]
+    assert in_own_process(print, "said by a library") is None
+    assert "said by a library" in capfd.readouterr().err

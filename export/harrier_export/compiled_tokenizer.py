@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 from tokenizers import Tokenizer as Reference
 
+from harrier_edge.isolation import python_command
 from harrier_edge.package import COMPILED_TOKENIZER, TOKENIZER
 from harrier_edge.spec import CompiledTokenizer
 from harrier_edge.tokens import Tokenizer
@@ -53,7 +54,7 @@ def compile_tokenizer(folder: Path, final_token: int) -> CompiledTokenizer | Non
     process when it meets something unforeseen.
     """
     program = f"from {__name__} import main; main()"
-    command = [sys.executable, "-c", program, str(folder), str(final_token)]
+    command = python_command(program, str(folder), str(final_token))
     run = subprocess.run(command, capture_output=True, text=True, encoding="utf-8")
     if run.returncode:
         (folder / COMPILED_TOKENIZER).unlink(missing_ok=True)

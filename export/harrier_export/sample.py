@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from harrier_edge.isolation import python_command
 from harrier_edge.package import MODEL, TOKENIZER
 from harrier_edge.session import Session
 from harrier_edge.spec import MANIFEST_NAME, PackageManifest, Sample, read_table
@@ -28,7 +29,7 @@ def take_sample(package: Path) -> Sample | None:
     In a process of its own: an export needs far less memory than the model that it writes, and
     goes well where there is not enough to run it.
     """
-    command = [sys.executable, "-c", f"from {__name__} import main; main()", str(package)]
+    command = python_command(f"from {__name__} import main; main()", str(package))
     run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     if run.returncode:
         told = run.stderr.decode("utf-8", "replace").strip().splitlines() or ["no message"]
