@@ -47,6 +47,8 @@ class TappedLayer:
         self._names = taps.names
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors; the rest is about how the graph is optimized
+        # Threads that spin between two runs take the cores from numpy, which works there.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         self._session = onnxruntime.InferenceSession(str(folder / "layer.onnx"), options)
 
     def __call__(
