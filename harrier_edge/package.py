@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from itertools import count, takewhile
@@ -21,6 +21,7 @@ from harrier_edge.settings import read_settings
 from harrier_edge.spec import (
     MANIFEST_NAME,
     READABLE_FORMATS,
+    FileRecord,
     ManifestFormat,
     PackageManifest,
     read_table,
@@ -240,6 +241,24 @@ def sha256_of(path: Path) -> str:
         while count := file.readinto(buffer):
             digest.update(buffer[:count])
     return digest.hexdigest()
+
+
+def fingerprint_of(digests: Mapping[str, str]) -> str:
+    """sha256 over files, each by its path and sha256, in the order given."""
+    lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def altered_file(digests: Mapping[str, str], published: Mapping[str, FileRecord]) -> str | None:
+    """The first file, by its sha256, that is another than was published under its name."""
+    return next(
+        (
+            name
+            for name, digest in digests.items()
+            if name in published and published[name].sha256 not in (None, digest)
+        ),
+        None,
+    )
 
 
 Stamps = dict[str, tuple[int, int, int, int]]

@@ -7,6 +7,7 @@ in a process of its own, where it is also measured whether a text's vector depen
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from harrier_edge.errors import CheckpointError, UnsupportedModelError
 from harrier_edge.foreign import choose_graph, foreign_files
 from harrier_edge.graphs import check_graph
 from harrier_edge.isolation import in_own_process
-from harrier_edge.package import MODEL, TOKENIZER, sha256_of
+from harrier_edge.package import MODEL, TOKENIZER, altered_file, fingerprint_of, sha256_of
 from harrier_edge.session import Session
 from harrier_edge.spec import (
     MANIFEST_FORMAT,
@@ -27,7 +28,7 @@ from harrier_edge.spec import (
 )
 from harrier_export.architectures import architecture_of
 from harrier_export.architectures.config import complete_config
-from harrier_export.checkpoint import ModelFolder, fingerprint_of
+from harrier_export.checkpoint import ModelFolder
 from harrier_export.compiled_tokenizer import compile_tokenizer
 from harrier_export.folder import whole_or_nothing
 from harrier_export.manifest import (
@@ -82,8 +83,9 @@ def adopt(
     found = [p.relative_to(source).as_posix() for p in sorted(source.rglob("*")) if p.is_file()]
     precision, graph = choose_graph(found, precision)
     files = foreign_files(found, graph)
+    digests = {file: sha256_of(source / file) for file in sorted(files)}
     if origin:
-        _check_published(source, files, origin)
+        _check_published(source, digests, origin)
     config = {k: v for k, v in complete_config(model).items() if k != "transformers.js_config"}
     decoder = architecture_of(config).read(config)
     sentence = read_sentence_config(model)
@@ -111,7 +113,7 @@ def adopt(
             name=name or source.resolve().name,
             architecture=config["model_type"],
             licence=spec.licence if spec else NO_LICENCE,
-            fingerprint=fingerprint_of({file: sha256_of(source / file) for file in sorted(files)}),
+            fingerprint=fingerprint_of(digests),
             dimension=decoder.hidden_size,
             tokens=decoder_tokens(decoder, sentence, spec),
             prompts=prompts,
@@ -133,15 +135,13 @@ def adopt(
     return ExportResult(target, manifest, repaired)
 
 
-def _check_published(source: Path, files: list[str], origin: OnnxSource) -> None:
+def _check_published(source: Path, digests: Mapping[str, str], origin: OnnxSource) -> None:
     """Raise CheckpointError where a file is not the one that was published."""
-    for name in files:
-        record = origin.files.get(name)
-        if record and record.sha256 and (seen := sha256_of(source / name)) != record.sha256:
-            raise CheckpointError(
-                f"{source / name}: its sha256 is {seen}; {origin.repository} at revision "
-                f"{origin.revision} has {record.sha256}. Download it again."
-            )
+    if name := altered_file(digests, origin.files):
+        raise CheckpointError(
+            f"{source / name}: its sha256 is {digests[name]}; {origin.repository} at revision "
+            f"{origin.revision} has {origin.files[name].sha256}. Download it again."
+        )
 
 
 def _try(model: Path, dimension: int, pad_token: int, final_token: int) -> Trial:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from harrier_edge.errors import CheckpointError, UnsupportedModelError
-from harrier_edge.package import TOKENIZER, sha256_of
+from harrier_edge.package import TOKENIZER, fingerprint_of, sha256_of
 from harrier_export.rounding import Feedback
 
 Float32 = npt.NDArray[np.float32]
@@ -213,12 +212,6 @@ class Checkpoint(ModelFolder):
         return fingerprint_of(
             {n: digests.get(n) or sha256_of(self.folder / n) for n in sorted(names)}
         )
-
-
-def fingerprint_of(digests: Mapping[str, str]) -> str:
-    """sha256 over files, each by its path and sha256, in the order given."""
-    lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _widened(bits: npt.NDArray[np.uint16]) -> Float32:

@@ -7,11 +7,10 @@ from pathlib import Path
 import msgspec
 
 from harrier_edge.errors import UsageError
-from harrier_edge.package import MODEL, MODEL_DATA, TOKENIZER, sha256_of
+from harrier_edge.package import MODEL, MODEL_DATA, TOKENIZER, fingerprint_of, sha256_of
 from harrier_edge.session import Session
 from harrier_edge.spec import MANIFEST_FORMAT, PackageManifest, Parity, Tokens
 from harrier_edge.tokens import Tokenizer
-from harrier_export.checkpoint import fingerprint_of
 from harrier_export.compiled_tokenizer import compile_tokenizer
 from harrier_export.folder import whole_or_nothing
 from harrier_export.graph import GraphBuilder

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import shutil
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +15,6 @@ from harrier_edge.foreign import FLOAT, choose_graph, foreign_files
 
 if TYPE_CHECKING:
     from harrier_edge.hub import Download
-    from harrier_edge.spec import OnnxSource
 
 HELP = "download a model, check it, and make a package of it"
 
@@ -102,17 +99,18 @@ def _taken_in(args: argparse.Namespace) -> Path:
 def _adopted_from(source: Path, precision: str | None) -> Path:
     """Take in a folder with an ONNX export of others."""
     from harrier_edge import catalog
-    from harrier_edge.package import package_place, sha256_of
+    from harrier_edge.package import altered_file, fingerprint_of, package_place, sha256_of
 
     names = _files(source)
     precision, graph = choose_graph(names, precision)
     digests = {name: sha256_of(source / name) for name in sorted(foreign_files(names, graph))}
     spec, origin = catalog.onnx_of(graph, digests[graph]) or (None, None)
-    name, revision = source.resolve().name, _fingerprint(digests)[:40]
+    name, revision = source.resolve().name, fingerprint_of(digests)[:40]
     if origin:
         name, revision = origin.repository, origin.revision
     place = package_place(name, revision, precision)
-    if not place.is_dir() or _differs(digests, origin):  # which is refused
+    # Of its weights the graph tells little: others than were published are refused.
+    if not place.is_dir() or (origin and altered_file(digests, origin.files)):
         exporter().adopt(source, place, precision, name=name, spec=spec, origin=origin)
     return place
 
@@ -120,21 +118,6 @@ def _adopted_from(source: Path, precision: str | None) -> Path:
 def _files(folder: Path) -> list[str]:
     """The files below a folder, by their paths from there."""
     return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-
-
-def _differs(digests: Mapping[str, str], origin: OnnxSource | None) -> bool:
-    """Whether a file is another than was published: of its own, the graph tells little."""
-    published = origin.files if origin else {}
-    return any(
-        name in published and published[name].sha256 not in (None, digest)
-        for name, digest in digests.items()
-    )
-
-
-def _fingerprint(digests: Mapping[str, str]) -> str:
-    """sha256 over files, as the exporter takes it for the manifest."""
-    lines = "".join(f"{digest}  {name}\n" for name, digest in digests.items())
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _downloaded(args: argparse.Namespace) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from harrier_export.checkpoint import Float32
+from harrier_export.graph import INT32, GraphBuilder
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -133,6 +134,16 @@ def dequantize(q: Quantized, bits: int) -> Float32:
     steps = codes.astype(np.float32) - q.zeros[..., None]
     values: Float32 = (steps * q.scales[..., None]).reshape(len(codes), -1)
     return values
+
+
+def unpacked_fours(graph: GraphBuilder, packed: str, zero: int) -> str:
+    """What `pack` packed of 2 bits, less `zero`: bytes (…) to int8 (…, 4).
+
+    Each byte is looked up in the table of the four codes that it stands for, which every release of
+    ONNX Runtime can.
+    """
+    table = graph.constant((np.arange(256)[:, None] >> np.arange(0, 8, 2) & 3) - zero, np.int8)
+    return graph.node("Gather", table, graph.node("Cast", packed, to=INT32))
 
 
 def pack(codes: Bytes, bits: int) -> Bytes:

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from harrier_edge.errors import UsageError
 from harrier_export.checkpoint import Float32, Tensor
-from harrier_export.graph import FLOAT, INT32, MICROSOFT, GraphBuilder
-from harrier_export.precision.codes import pack, quantize
+from harrier_export.graph import FLOAT, MICROSOFT, GraphBuilder
+from harrier_export.precision.codes import pack, quantize, unpacked_fours
 from harrier_export.weights import Task, Weight
 
 _PLANES = {8: (8,), 6: (4, 2), 4: (4,)}  # bits of a coordinate -> bits that are stored together
@@ -188,12 +188,12 @@ def _scales(table: Tensor, bits: int) -> str:
 def _read(graph: GraphBuilder, ids: str, table: Tensor, bits: int, block_size: int) -> str:
     """The coordinates of `bits` at `ids` (batch, sequence), from their planes: (…, width)."""
     scales = _scales(table, bits)
-    plane = _PLANES[bits][0]
+    plane, *lower = _PLANES[bits]
     high = _gather(graph, ids, _codes(table, bits, plane), scales, plane, block_size)
-    if bits != 6:
+    if not lower:
         return high
-    low = _look_up(graph, ids, _codes(table, bits, 2), scales, block_size)
-    scaled = graph.node("Mul", high, graph.constant(4, np.float32))
+    low = _look_up(graph, ids, _codes(table, bits, *lower), scales, block_size)
+    scaled = graph.node("Mul", high, graph.constant(2 ** lower[0], np.float32))
     return graph.node("Add", scaled, low)
 
 
@@ -218,12 +218,11 @@ def _gather(
 def _look_up(graph: GraphBuilder, ids: str, codes: str, scales: str, block_size: int) -> str:
     """What `_gather` would read of 2 bits, by operators that every ONNX Runtime has.
 
-    Each byte is looked up in the table of the four codes that it stands for. They are so short that
-    float16, to which GatherBlockQuantized rounds, holds their products with the scale as they are.
+    The codes are so short that float16, to which GatherBlockQuantized rounds, holds their products
+    with the scale as they are.
     """
-    table = graph.constant((np.arange(256)[:, None] >> np.arange(0, 8, 2) & 3) - 2, np.int8)
     rows = graph.node("Gather", codes, ids, name=f"{codes}.rows")
-    fours = graph.node("Gather", table, graph.node("Cast", rows, to=INT32))
+    fours = unpacked_fours(graph, rows, zero=2)
     by_block = graph.constant([0, 0, -1, block_size], np.int64)
     units = graph.node("Cast", graph.node("Reshape", fours, by_block), to=FLOAT)
     steps = graph.node("Cast", graph.node("Gather", scales, ids), to=FLOAT)

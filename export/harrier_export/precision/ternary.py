@@ -17,7 +17,9 @@ import numpy.typing as npt
 
 from harrier_edge.errors import UnsupportedModelError
 from harrier_export.checkpoint import Float32, Tensor
-from harrier_export.graph import INT32, GraphBuilder
+from harrier_export.graph import GraphBuilder
+from harrier_export.precision.codes import pack as pack_bits
+from harrier_export.precision.codes import unpacked_fours
 from harrier_export.precision.formats import Last, Rows
 from harrier_export.precision.tokens import ZERO, integer_product
 from harrier_export.weights import Weight
@@ -118,16 +120,11 @@ def ternary(rows: Float32) -> tuple[Float32, Codes]:
 
 def pack(codes: Codes) -> npt.NDArray[np.uint8]:
     """Four codes of a row a byte, the first in the lowest bits: (in, out) to (in, out / 4)."""
-    fours = (codes + 1).astype(np.uint8).reshape(len(codes), -1, _A_BYTE)
-    shifts = np.arange(_A_BYTE, dtype=np.uint8) * 2
-    packed: npt.NDArray[np.uint8] = np.bitwise_or.reduce(fours << shifts, axis=-1)
-    return packed
+    return pack_bits((codes + 1).astype(np.uint8), 8 // _A_BYTE)
 
 
 def _expanded(graph: GraphBuilder, packed: str, shape: tuple[int, ...]) -> str:
-    """What `pack` packed: each byte is looked up in the table of the four codes it stands for."""
-    shifts = np.arange(_A_BYTE) * 2
-    table = graph.constant((np.arange(256)[:, None] >> shifts & 3) - 1, np.int8)
-    codes = graph.node("Gather", table, graph.node("Cast", packed, to=INT32))
+    """What `pack` packed."""
+    codes = unpacked_fours(graph, packed, zero=1)
     flat = graph.constant(shape, np.int64)
     return graph.node("Reshape", codes, flat, name=f"{packed}.expanded")
