@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
 import msgspec
@@ -34,6 +33,7 @@ from harrier_edge.errors import RemoteError, TextTooLongError, UsageError
 from harrier_edge.hub import is_offline
 from harrier_edge.prompts import choose_prompt
 from harrier_edge.spec import ModelSpec
+from harrier_edge.transport import Transport
 from harrier_edge.wire import (
     OWNER,
     TOO_LONG,
@@ -45,26 +45,14 @@ from harrier_edge.wire import (
     ModelList,
     ServedModel,
     from_wire,
-    key_bytes,
 )
-
-if TYPE_CHECKING:
-    import urllib3
 
 BATCH_TEXTS = 32  # of a request
 BATCH_CHARACTERS = 2**16
 BYTES_A_TOKEN = 3  # of UTF-8, where a server cannot be asked: rather too many tokens than too few
 UNKNOWN_MAX_TOKENS = 8192
 QUERY_PRESET = "web_search_query"  # of the catalogue's models
-CONNECT_SECONDS = 10.0  # to the address that was given
-TELL_SECONDS = 60.0  # for a server to tell what it has, which some do once a model is loaded
-SEND_SECONDS = 30.0  # urllib3 takes the limit for connecting for sending a request as well
-FEW = 2  # times that something is sent again which hardly goes better later
-LONGEST_WAIT_SECONDS = 60  # whatever a server's Retry-After says
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-# A server that has died under a request is noticed after two minutes, where the platform has these;
-# TCP_KEEPALIVE is macOS's TCP_KEEPIDLE.
-KEEP_ALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPALIVE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T", bound=msgspec.Struct)
@@ -111,8 +99,9 @@ class RemoteEmbedder(TextEncoder):
             logger.warning("the key goes to %s unencrypted; better use https", parts.hostname)
         path = parts.path.rstrip("/").removesuffix("/v1")
         self._root = urlunsplit((parts.scheme, parts.netloc, path, "", ""))
-        self._http = _pool(timeout, retries, concurrency, key)
-        self._timeout, self._retries = timeout, retries
+        self._http = Transport(
+            self._root, key, timeout=timeout, retries=retries, connections=concurrency
+        )
         self._concurrency = concurrency
         self._encoding: Literal["float", "base64"] = "base64"
         told = self._told(model or parts.fragment)
@@ -262,34 +251,18 @@ class RemoteEmbedder(TextEncoder):
 
     def _answer(self, path: str, asked: object, kind: type[T]) -> T:
         """Send `asked`, or GET where it is None, and read the answer as `kind`."""
-        import urllib3  # asked for in `_pool`
-
-        url = f"{self._root}{path}"
+        if asked is None:
+            status, data = self._http.get(path)
+        else:
+            status, data = self._http.post(path, msgspec.json.encode(asked))
+        if status != 200:
+            raise self._refusal(status, data)
         try:
-            if asked is None:
-                limits = urllib3.Timeout(
-                    connect=CONNECT_SECONDS, read=min(TELL_SECONDS, self._timeout)
-                )
-                retries = _retry(self._retries, unconnected=FEW)
-                response = self._http.request("GET", url, timeout=limits, retries=retries)
-            else:
-                response = self._http.request(
-                    "POST",
-                    url,
-                    body=msgspec.json.encode(asked),
-                    headers={**self._http.headers, "Content-Type": "application/json"},
-                )
-        except urllib3.exceptions.HTTPError as error:
-            raise RemoteError(
-                f"{self._root}: cannot be reached ({_reason(error)}). Check the address, and "
-                "whether the server runs."
-            ) from error
-        if response.status != 200:
-            raise self._refusal(response.status, response.data)
-        try:
-            return msgspec.json.decode(response.data, type=kind)
+            return msgspec.json.decode(data, type=kind)
         except ValueError as error:
-            raise RemoteError(f"{url}: answered what is no {kind.__name__}: {error}") from error
+            raise RemoteError(
+                f"{self._root}{path}: answered what is no {kind.__name__}: {error}"
+            ) from error
 
     def _refusal(self, status: int, body: bytes) -> Exception:
         try:
@@ -314,52 +287,6 @@ class _Info(msgspec.Struct):
     """The part of TEI's GET /info that matters here."""
 
     model_id: str
-
-
-def _pool(timeout: float, retries: int, connections: int, key: str | None) -> urllib3.PoolManager:
-    """Connections that are kept, and requests sent again while there is hope."""
-    try:
-        import urllib3  # an extra
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            "a server's models need urllib3. Install it with: pip install 'harrier-edge[remote]'"
-        ) from error
-
-    # http.client writes a header in Latin-1, and thus the key's own bytes.
-    bearer = f"Bearer {key_bytes(key).decode('latin-1')}" if key else None
-    return urllib3.PoolManager(
-        maxsize=connections,
-        headers={"Authorization": bearer} if bearer else None,
-        timeout=urllib3.Timeout(connect=SEND_SECONDS, read=timeout),
-        retries=_retry(retries, unconnected=retries),
-        socket_options=[
-            (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),  # urllib3's own, which these replace
-            (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-            *(
-                (socket.IPPROTO_TCP, getattr(socket, name), value)
-                for name, value in KEEP_ALIVE.items()
-                if hasattr(socket, name)
-            ),
-        ],
-    )
-
-
-def _retry(retries: int, unconnected: int) -> urllib3.Retry:
-    """Send again up to `retries` times, where there is no connection up to `unconnected` times."""
-    import urllib3  # asked for in `_pool`
-
-    return urllib3.Retry(
-        total=retries,
-        connect=min(unconnected, retries),
-        read=min(FEW, retries),
-        status_forcelist=(429, 502, 503, 504),
-        allowed_methods=None,  # to embed once more changes nothing
-        backoff_factor=0.25,  # the second time after 0.5 s, then 1 s, 2 s, …
-        backoff_jitter=0.25,
-        backoff_max=LONGEST_WAIT_SECONDS,
-        retry_after_max=LONGEST_WAIT_SECONDS,
-        raise_on_status=False,
-    )
 
 
 def _parts(base_url: str) -> SplitResult:
@@ -419,9 +346,3 @@ def _batches(texts: Sequence[str], most: int) -> Iterator[list[str]]:
 def _encodable(text: str) -> str:
     """Without lone surrogates, which no JSON in UTF-8 can hold: U+FFFD as the tokenizer has it."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _reason(error: Exception) -> str:
-    """What is at the bottom of one of urllib3's errors."""
-    inner = getattr(error, "reason", None)
-    return str(inner) if inner else str(error)

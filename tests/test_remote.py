@@ -19,7 +19,7 @@ import pytest
 from served import Served, served
 
 from harrier_edge import Index, RemoteEmbedder
-from harrier_edge import remote as module
+from harrier_edge import transport as module
 from harrier_edge.cli import main
 from harrier_edge.embedder import Embedder
 from harrier_edge.encoding import is_url
@@ -288,7 +288,7 @@ def test_a_server_that_restarts_is_asked_again(monkeypatch: pytest.MonkeyPatch) 
         with running() as server:
             remote = RemoteEmbedder(server.url)
             port = server.server_address[1]
-        remote._http.clear()  # of the connection, which the thread of the old server still has
+        remote._http.pool.clear()  # of the connection, which the thread of the old server still has
 
         def sleep(seconds: float) -> None:
             waited.append(seconds)
@@ -313,7 +313,7 @@ def test_a_slow_model_is_waited_for(foreign: Foreign, monkeypatch: pytest.Monkey
     with pytest.raises(RemoteError, match=r"read timeout=0\.6"):
         RemoteEmbedder(foreign.url, timeout=0.6, retries=0).encode("abc")
     assert inspect.signature(RemoteEmbedder).parameters["timeout"].default >= 3600
-    kept: Any = remote._http.connection_from_url(foreign.url)._get_conn()
+    kept: Any = remote._http.pool.connection_from_url(foreign.url)._get_conn()
     asked = kept.sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     kept.close()
     assert asked, "whether the server is alive"
