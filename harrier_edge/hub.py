@@ -320,7 +320,6 @@ def _git_sha1(path: Path) -> str:
 
 def _mark(folder: Path, files: list[RemoteFile]) -> None:
     """Note that all is there; then it is, whenever the power is cut."""
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # from which older releases resumed
     part = folder / f"{MARKER}.part"
     with part.open("wb") as stream:
         stream.write(msgspec.json.encode({file.name: file.size for file in files}))

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from standins.hub import TINY, FakeHub, fake_hub
 from standins.random_checkpoint import random_checkpoint, tiny_gemma3, tiny_qwen3, tiny_tokenizer
 
+from harrier_edge import hub
 from harrier_edge.embedder import Embedder
 from harrier_export import ExportOptions, export
 
@@ -74,3 +78,32 @@ def own_gemma(tiny_gemma: Path, tmp_path: Path) -> Path:
 def tiny_embedder(tiny_package: Path) -> Embedder:
     """The tiny package, loaded."""
     return Embedder(tiny_package)
+
+
+@pytest.fixture
+def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with modules of somebody's; where they are run, the file that is returned
+    comes into being."""
+    here = tmp_path / "here"
+    here.mkdir()
+    for name in ("harrier_edge", "msgspec", "numpy"):
+        (here / f"{name}.py").write_text("open('was run', 'w').close()\n")
+    monkeypatch.chdir(here)
+    return here / "was run"
+
+
+@pytest.fixture
+def tiny_hub(
+    tiny_gemma: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[FakeHub]:
+    """A hub with the tiny Gemma, which everything takes for the hub; waits are shortened."""
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds / 100))
+    monkeypatch.setattr(hub, "BACKOFF_S", 0.01)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    # What it holds until it writes: 10 MB, of which the tiny weights would be one.
+    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
+    with fake_hub() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        server.add(TINY, tiny_gemma)
+        yield server

@@ -8,13 +8,12 @@ import logging
 import shutil
 import subprocess
 import sys
-import time
 from collections import namedtuple
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from standins.hub import FakeHub, Fault, fake_hub
+from standins.hub import TINY as NAME
+from standins.hub import FakeHub, Fault
 from standins.random_checkpoint import random_checkpoint, tiny_gemma3, tiny_tokenizer
 
 from harrier_edge import hub
@@ -24,24 +23,8 @@ from harrier_edge.package import find_package, installed_packages, sha256_of
 from harrier_edge.places import cache_folder
 from harrier_edge.spec import FileRecord
 
-NAME = "owner/tiny"
 COMMIT = "c" * 40
 WEIGHTS = "model.safetensors"
-
-
-@pytest.fixture
-def server(tiny_gemma: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[FakeHub]:
-    """A hub with the tiny Gemma, which everything here takes for the hub; waits are shortened."""
-    sleep = time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(seconds / 100))
-    monkeypatch.setattr(hub, "BACKOFF_S", 0.01)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    # What it holds until it writes: 10 MB, of which the tiny weights would be one.
-    monkeypatch.setattr("huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE", 1000)
-    with fake_hub() as server:
-        monkeypatch.setenv("HF_ENDPOINT", server.url)
-        server.add(NAME, tiny_gemma)
-        yield server
 
 
 def pull(revision: str = COMMIT, **options: object) -> hub.Download:
@@ -49,90 +32,90 @@ def pull(revision: str = COMMIT, **options: object) -> hub.Download:
     return hub.download(NAME, revision, quiet=True, **options)  # type: ignore[arg-type]
 
 
-def test_a_checkpoint_arrives_whole(server: FakeHub, tiny_gemma: Path) -> None:
+def test_a_checkpoint_arrives_whole(tiny_hub: FakeHub, tiny_gemma: Path) -> None:
     """Every file that an export reads is there, byte for byte, through the redirect."""
     done = pull()
     assert (done.revision, done.is_package) == (COMMIT, False)
     for path in tiny_gemma.rglob("*"):
         if path.is_file():
             assert sha256_of(done.folder / path.relative_to(tiny_gemma)) == sha256_of(path)
-    assert server.asked("GET", "/cdn/")
+    assert tiny_hub.asked("GET", "/cdn/")
 
 
-def test_shards_arrive_whole(server: FakeHub, tiny_qwen: Path) -> None:
+def test_shards_arrive_whole(tiny_hub: FakeHub, tiny_qwen: Path) -> None:
     """Two shards and their index."""
-    server.add(NAME, tiny_qwen)
+    tiny_hub.add(NAME, tiny_qwen)
     names = {path.name for path in pull().folder.iterdir()}
     assert {"model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"} <= names
     assert "model.safetensors.index.json" in names
 
 
-def test_what_is_there_is_not_asked_for_again(server: FakeHub) -> None:
+def test_what_is_there_is_not_asked_for_again(tiny_hub: FakeHub) -> None:
     """A commit that was pulled needs no request."""
     pull()
-    server.requests.clear()
+    tiny_hub.requests.clear()
     assert pull().folder.is_dir()
-    assert server.requests == []
+    assert tiny_hub.requests == []
 
 
-def test_a_branch_becomes_its_commit(server: FakeHub) -> None:
+def test_a_branch_becomes_its_commit(tiny_hub: FakeHub) -> None:
     """What is stored is the commit, so that a branch that moves changes nothing."""
     assert pull("main").folder.name == COMMIT
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 @pytest.mark.parametrize("file", ["", WEIGHTS, "config.json"])
-def test_a_server_that_is_busy_is_asked_again(server: FakeHub, status: int, file: str) -> None:
+def test_a_server_that_is_busy_is_asked_again(tiny_hub: FakeHub, status: int, file: str) -> None:
     """In the listing, on the way and behind the redirect, twice each."""
-    server.faults[file] = Fault(status=status, headers={"Retry-After": "0"}, times=2)
+    tiny_hub.faults[file] = Fault(status=status, headers={"Retry-After": "0"}, times=2)
     assert (pull().folder / WEIGHTS).is_file()
 
 
-def test_a_server_that_stays_busy_is_told(server: FakeHub) -> None:
+def test_a_server_that_stays_busy_is_told(tiny_hub: FakeHub) -> None:
     """With the status, the number of attempts and what to do; no token, no traceback."""
-    server.faults[""] = Fault(status=503, times=99)
+    tiny_hub.faults[""] = Fault(status=503, times=99)
     with pytest.raises(DownloadError, match=r"5 attempts \(status 503\).*HF_ENDPOINT"):
         pull()
-    assert len(server.asked("GET", "/api/models")) == hub.ATTEMPTS
+    assert len(tiny_hub.asked("GET", "/api/models")) == hub.ATTEMPTS
 
 
 def test_a_server_that_stalls_is_asked_again(
-    server: FakeHub, monkeypatch: pytest.MonkeyPatch
+    tiny_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A connection that gives nothing for too long is given up, and tried once more."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DOWNLOAD_TIMEOUT", 0.2)
-    server.faults[WEIGHTS] = Fault(slow_s=100)
+    tiny_hub.faults[WEIGHTS] = Fault(slow_s=100)
     assert (pull().folder / WEIGHTS).exists()
-    assert len(server.asked("GET", f"/cdn/{NAME}/{WEIGHTS}")) == 2
+    assert len(tiny_hub.asked("GET", f"/cdn/{NAME}/{WEIGHTS}")) == 2
 
 
-def test_a_proxy_is_gone_through(server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_proxy_is_gone_through(tiny_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the hub's own address is: here one that does not exist."""
     monkeypatch.setenv("HF_ENDPOINT", "http://hub.invalid")
-    monkeypatch.setenv("HTTP_PROXY", server.url)
+    monkeypatch.setenv("HTTP_PROXY", tiny_hub.url)
     monkeypatch.delenv("NO_PROXY", raising=False)
     monkeypatch.delenv("no_proxy", raising=False)
     assert (pull().folder / WEIGHTS).exists()
-    assert {headers["Host"] for _, _, headers in server.requests} >= {"hub.invalid"}
+    assert {headers["Host"] for _, _, headers in tiny_hub.requests} >= {"hub.invalid"}
 
 
-def test_a_slow_server_is_waited_for(server: FakeHub) -> None:
+def test_a_slow_server_is_waited_for(tiny_hub: FakeHub) -> None:
     """A pause is no failure."""
-    server.faults[WEIGHTS] = Fault(slow_s=50)
+    tiny_hub.faults[WEIGHTS] = Fault(slow_s=50)
     assert (pull().folder / WEIGHTS).is_file()
 
 
 @pytest.mark.parametrize("file", [WEIGHTS, "config.json", "tokenizer.json"])
-def test_wrong_bytes_once_are_fetched_again(server: FakeHub, file: str) -> None:
+def test_wrong_bytes_once_are_fetched_again(tiny_hub: FakeHub, file: str) -> None:
     """Large files by sha256, small ones by git's digest."""
-    server.faults[file] = Fault(wrong=True)
+    tiny_hub.faults[file] = Fault(wrong=True)
     assert (pull().folder / file).is_file()
 
 
 @pytest.mark.parametrize("file", [WEIGHTS, "config.json"])
-def test_wrong_bytes_twice_are_refused(server: FakeHub, file: str) -> None:
+def test_wrong_bytes_twice_are_refused(tiny_hub: FakeHub, file: str) -> None:
     """And not kept: nothing that is wrong can be taken for a model later."""
-    server.faults[file] = Fault(wrong=True, times=2)
+    tiny_hub.faults[file] = Fault(wrong=True, times=2)
     with pytest.raises(DownloadError, match=f"{file} arrives with digest .*, twice"):
         pull()
     folder = cache_folder() / "downloads" / "owner--tiny" / COMMIT
@@ -143,24 +126,24 @@ def test_wrong_bytes_twice_are_refused(server: FakeHub, file: str) -> None:
     "record", [FileRecord(sha256="0" * 64), FileRecord(size=1)], ids=["sha256", "size"]
 )
 def test_a_file_changed_under_a_pinned_revision_is_refused(
-    server: FakeHub, record: FileRecord
+    tiny_hub: FakeHub, record: FileRecord
 ) -> None:
     """Before a byte of it is downloaded."""
     with pytest.raises(DownloadError, match="when this revision was pinned"):
         pull(pinned={WEIGHTS: record})
-    assert not server.asked("GET", "/resolve/")
+    assert not tiny_hub.asked("GET", "/resolve/")
 
 
-def test_another_commit_than_asked_for_is_refused(server: FakeHub) -> None:
+def test_another_commit_than_asked_for_is_refused(tiny_hub: FakeHub) -> None:
     """A mirror cannot answer with something else."""
-    server.announced["sha"] = "d" * 40
+    tiny_hub.announced["sha"] = "d" * 40
     with pytest.raises(DownloadError, match="mirror may be out of date"):
         pull()
 
 
-def test_a_file_outside_the_folder_is_refused(server: FakeHub) -> None:
+def test_a_file_outside_the_folder_is_refused(tiny_hub: FakeHub) -> None:
     """A repository names files, not places on this disk."""
-    server.announced["siblings"] = [
+    tiny_hub.announced["siblings"] = [
         {"rfilename": name, "size": 1, "blobId": "0" * 40}
         for name in ("1_x/..\\..\\y/config.json", "model.safetensors")
     ]
@@ -168,7 +151,7 @@ def test_a_file_outside_the_folder_is_refused(server: FakeHub) -> None:
         pull()
 
 
-def test_unknown_names_are_told_apart(server: FakeHub) -> None:
+def test_unknown_names_are_told_apart(tiny_hub: FakeHub) -> None:
     """No such repository; no such revision; not a name at all; no revision given."""
     with pytest.raises(DownloadError, match="no such repository"):
         hub.download("owner/unheard-of", COMMIT, quiet=True)
@@ -178,46 +161,46 @@ def test_unknown_names_are_told_apart(server: FakeHub) -> None:
         hub.download("../up", COMMIT)
     with pytest.raises(UsageError, match="--revision main"):
         pull("")
-    assert len(server.requests) == 2  # asking again would not have helped
+    assert len(tiny_hub.requests) == 2  # asking again would not have helped
 
 
-def test_a_repository_without_weights_is_told(server: FakeHub, tmp_path: Path) -> None:
+def test_a_repository_without_weights_is_told(tiny_hub: FakeHub, tmp_path: Path) -> None:
     """With the names of what it has."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "README.md").write_text("Soon.")
-    server.add(NAME, tmp_path / "empty")
+    tiny_hub.add(NAME, tmp_path / "empty")
     with pytest.raises(DownloadError, match=r"neither safetensors .* only README\.md"):
         pull()
 
 
 def test_a_gated_repository_wants_a_token_that_nobody_sees(
-    server: FakeHub,
+    tiny_hub: FakeHub,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Without it the message says what to do; with it all arrives and no log holds it."""
-    server.token = "hf_secretsecretsecret"
+    tiny_hub.token = "hf_secretsecretsecret"
     with pytest.raises(DownloadError, match=r"gated.*HF_TOKEN"):
         pull()
-    monkeypatch.setenv("HF_TOKEN", server.token)
+    monkeypatch.setenv("HF_TOKEN", tiny_hub.token)
     with caplog.at_level(logging.DEBUG):
         assert (pull().folder / WEIGHTS).is_file()
     captured = capsys.readouterr()
-    assert server.token not in caplog.text + captured.out + captured.err
+    assert tiny_hub.token not in caplog.text + captured.out + captured.err
     for path in cache_folder().rglob("*"):
-        assert not path.is_file() or server.token.encode() not in path.read_bytes()
+        assert not path.is_file() or tiny_hub.token.encode() not in path.read_bytes()
 
 
 def test_the_token_does_not_go_to_another_host(
-    server: FakeHub, monkeypatch: pytest.MonkeyPatch
+    tiny_hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """That to which the hub sends one for the bytes."""
-    server.url = server.url.replace("127.0.0.1", "localhost")
-    server.token = "hf_secretsecretsecret"
-    monkeypatch.setenv("HF_TOKEN", server.token)
+    tiny_hub.url = tiny_hub.url.replace("127.0.0.1", "localhost")
+    tiny_hub.token = "hf_secretsecretsecret"
+    monkeypatch.setenv("HF_TOKEN", tiny_hub.token)
     assert (pull().folder / WEIGHTS).is_file()
-    asked = server.asked("GET", "/cdn/")
+    asked = tiny_hub.asked("GET", "/cdn/")
     assert {headers["Host"].partition(":")[0] for headers in asked} == {"localhost"}
     assert not any("Authorization" in headers for headers in asked)
 
@@ -230,16 +213,16 @@ def test_no_connection_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         pull()
 
 
-def test_free_disk_is_checked_first(server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_free_disk_is_checked_first(tiny_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both figures are told and nothing is downloaded."""
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1, 1, 1000))
     with pytest.raises(DownloadError, match=r"0\.00 GB are free, 0\.07 GB are needed"):
         pull()
-    assert not server.asked("GET", "/resolve/")
+    assert not tiny_hub.asked("GET", "/resolve/")
 
 
-def test_a_full_disk_is_told(server: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told(tiny_hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once, not after five attempts."""
     calls = []
 
@@ -255,17 +238,17 @@ def test_a_full_disk_is_told(server: FakeHub, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("variable", ["HARRIER_EDGE_OFFLINE", "HF_HUB_OFFLINE"])
 def test_offline_asks_nobody(
-    server: FakeHub, monkeypatch: pytest.MonkeyPatch, variable: str
+    tiny_hub: FakeHub, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
     """The message names the variable and the way without a network."""
     monkeypatch.setenv(variable, "1")
     with pytest.raises(DownloadError, match=variable):
         pull()
-    assert server.requests == []
+    assert tiny_hub.requests == []
 
 
 def test_pull_makes_a_package_that_is_found_by_name(
-    server: FakeHub, capsys: pytest.CaptureFixture[str]
+    tiny_hub: FakeHub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Downloaded, exported, the checkpoint dropped; a second pull asks nobody."""
     command = [
@@ -283,24 +266,24 @@ def test_pull_makes_a_package_that_is_found_by_name(
     told = json.loads(capsys.readouterr().out)
     assert find_package(NAME) == Path(told["folder"])
     assert not (cache_folder() / "downloads" / "owner--tiny" / COMMIT).exists()
-    server.requests.clear()
+    tiny_hub.requests.clear()
     assert main(command) == 0
-    assert server.requests == []
+    assert tiny_hub.requests == []
 
 
-def test_a_checkpoint_is_kept_for_other_precisions(server: FakeHub) -> None:
+def test_a_checkpoint_is_kept_for_other_precisions(tiny_hub: FakeHub) -> None:
     """The second precision needs no download."""
     command = ["pull", NAME, "--revision", COMMIT, "-q", "--no-verify", "--precision"]
     assert main([*command, "fp32", "--keep-checkpoint"]) == 0
-    server.requests.clear()
+    tiny_hub.requests.clear()
     assert main([*command, "int8-block"]) == 0
-    assert server.requests == []
+    assert tiny_hub.requests == []
     assert len(installed_packages(NAME)) == 2
 
 
-def test_a_package_is_pulled_as_it_is(server: FakeHub, tiny_package: Path) -> None:
+def test_a_package_is_pulled_as_it_is(tiny_hub: FakeHub, tiny_package: Path) -> None:
     """A repository that holds a package needs no export."""
-    server.add(NAME, tiny_package)
+    tiny_hub.add(NAME, tiny_package)
     assert main(["pull", NAME, "--revision", COMMIT, "-q"]) == 0
     (place,) = installed_packages(NAME)
     assert (place.name, place.parent.name) == ("fp32", COMMIT)
@@ -308,32 +291,32 @@ def test_a_package_is_pulled_as_it_is(server: FakeHub, tiny_package: Path) -> No
 
 
 def test_a_model_that_is_not_pinned_asks_for_a_revision(
-    server: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tiny_hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With one, its checkpoint is held to the catalogue's shape."""
     assert main(["pull", "bitnet-270m"]) == 2
     assert "no revision of it is known here. Name a commit with --revision" in (
         capsys.readouterr().err
     )
-    assert server.requests == []
+    assert tiny_hub.requests == []
     tokenizer = tiny_tokenizer(tmp_path / "tokenizer.json")
     checkpoint = random_checkpoint(
         tmp_path / "bitnet", config=tiny_gemma3(), tokenizer=tokenizer, bitnet=True
     )
-    server.add("microsoft/bitnet-embedding-270m", checkpoint)
+    tiny_hub.add("microsoft/bitnet-embedding-270m", checkpoint)
     assert main(["pull", "bitnet-270m", "--revision", COMMIT, "--precision", "ternary"]) == 1
     assert "shape.hidden_size is 64; bitnet-270m has 640" in capsys.readouterr().err
 
 
 def test_models_lists_verifies_and_removes(
-    server: FakeHub,
+    tiny_hub: FakeHub,
     tiny_package: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """With who uses what; a flipped bit is found; what an index needs is not removed unasked."""
-    server.add(NAME, tiny_package)
+    tiny_hub.add(NAME, tiny_package)
     assert main(["pull", NAME, "--revision", COMMIT, "-q"]) == 0
     monkeypatch.setenv("HARRIER_EDGE_DB", str(tmp_path / "index.sqlite"))
     (tmp_path / "a.md").write_text("a falcon")
@@ -375,7 +358,7 @@ assert main(["embed", "-m", {name!r}, "a falcon"]) == 0
 """
 
 
-def test_once_pulled_no_socket_is_opened(server: FakeHub, tmp_path: Path) -> None:
+def test_once_pulled_no_socket_is_opened(tiny_hub: FakeHub, tmp_path: Path) -> None:
     """The whole path, from pull to search, where opening any socket ends the process."""
     assert (
         main(["pull", NAME, "--revision", COMMIT, "--precision", "fp32", "-q", "--no-verify"]) == 0

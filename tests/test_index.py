@@ -164,43 +164,11 @@ def test_an_interrupted_run_goes_on_and_stores_nothing_twice(
     assert contents(tmp_path / "index.sqlite") == contents(tmp_path / "whole.sqlite")
 
 
-def test_a_long_document_goes_on_where_it_was_cut_off(
+@pytest.fixture
+def begun(
     tmp_path: Path, tiny_embedder: Embedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Chunks that are stored are not embedded again, unless the file has changed meanwhile."""
-    monkeypatch.setattr(module, "BATCH_CHUNKS", 4)
-    book = tmp_path / "book.txt"
-    book.write_text("\n\n".join(f"Chapter {i}. {'word ' * 400}" for i in range(9)), "utf-8")
-    index = Index.open(tmp_path / "index.sqlite", model=tiny_embedder)
-    write = index._database.write
-    writes: list[Any] = []
-
-    def once(parts: Any) -> None:
-        if writes:
-            raise KeyboardInterrupt
-        writes.append(parts)
-        write(parts)
-
-    monkeypatch.setattr(index._database, "write", once)
-    with pytest.raises(KeyboardInterrupt):
-        index.add(book)
-    monkeypatch.undo()
-    status = index.status()
-    assert (status.incomplete, status.chunks) == (1, 4)
-    total = len(contents(tmp_path / "index.sqlite"))
-    assert total == 4
-    report = index.add(book)
-    assert index.status().incomplete == 0
-    assert report.chunks + report.reused == index.status().chunks - 4
-    numbers = [row[4] for row in contents(tmp_path / "index.sqlite")]
-    assert numbers == list(range(len(numbers)))
-
-
-@pytest.mark.parametrize("factor", [1.5, 20])
-def test_a_document_that_is_cut_otherwise_by_now_begins_anew(
-    tmp_path: Path, tiny_embedder: Embedder, monkeypatch: pytest.MonkeyPatch, factor: float
-) -> None:
-    """Into more or fewer chunks than are stored of it: nothing of its text is left out."""
+) -> tuple[Index, Path]:
+    """An index, and a document that was interrupted once its first four chunks were stored."""
     monkeypatch.setattr(module, "BATCH_CHUNKS", 4)
     book = tmp_path / "book.txt"
     book.write_text("\n\n".join(f"Chapter {i}. {'word ' * 400}" for i in range(9)), "utf-8")
@@ -215,7 +183,35 @@ def test_a_document_that_is_cut_otherwise_by_now_begins_anew(
         patch.setattr(index._database, "write", once)
         with pytest.raises(KeyboardInterrupt):
             index.add(book)
-    assert index.status().chunks == 4
+    status = index.status()
+    assert (status.incomplete, status.chunks) == (1, 4)
+    return index, book
+
+
+def test_a_long_document_goes_on_where_it_was_cut_off(
+    begun: tuple[Index, Path], tmp_path: Path
+) -> None:
+    """Chunks that are stored are not embedded again, unless the file has changed meanwhile."""
+    index, book = begun
+    total = len(contents(tmp_path / "index.sqlite"))
+    assert total == 4
+    report = index.add(book)
+    assert index.status().incomplete == 0
+    assert report.chunks + report.reused == index.status().chunks - 4
+    numbers = [row[4] for row in contents(tmp_path / "index.sqlite")]
+    assert numbers == list(range(len(numbers)))
+
+
+@pytest.mark.parametrize("factor", [1.5, 20])
+def test_a_document_that_is_cut_otherwise_by_now_begins_anew(
+    begun: tuple[Index, Path],
+    tmp_path: Path,
+    tiny_embedder: Embedder,
+    monkeypatch: pytest.MonkeyPatch,
+    factor: float,
+) -> None:
+    """Into more or fewer chunks than are stored of it: nothing of its text is left out."""
+    index, book = begun
 
     def other(document: Any, size: int, *rest: Any, **options: Any) -> Any:
         return split(document, int(size * factor), *rest, **options)

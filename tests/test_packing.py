@@ -179,17 +179,10 @@ def test_what_another_process_has_packed_stays(
     assert [each.folder for each in packed_folders()] == [folder]
 
 
-def test_nothing_in_the_working_folder_is_run(
-    own_package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_in_the_working_folder_is_run(own_package: Path, planted: Path) -> None:
     """Whoever put a module there: it is packed with what is installed."""
-    here = tmp_path / "here"
-    here.mkdir()
-    for name in ("harrier_edge", "msgspec", "numpy"):
-        (here / f"{name}.py").write_text("open('was run', 'w').close()\n")
-    monkeypatch.chdir(here)
     assert packed_graphs(open_package(own_package))
-    assert not (here / "was run").exists()
+    assert not planted.exists()
 
 
 def test_doctor_tells_what_nobody_needs(own_package: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+TINY = "owner/tiny"  # what tests call their repository
 LARGE = (".safetensors", ".onnx", ".onnx_data", "tokenizer.json")  # in LFS, behind a redirect
 
 
