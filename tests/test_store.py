@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -276,3 +278,32 @@ def test_parts_of_two_states_of_a_file_are_never_one_document(database: Database
         database.write([part("/a", ["e"], first=2, sha256="old")])
     database.write([part("/a", ["f"], first=2, sha256="new")])
     assert database.counts() == Counts(documents=1, incomplete=0, chunks=3)
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from harrier_edge.errors import StoreError
+from harrier_edge.store.connection import StoredModel
+from harrier_edge.store.database import Database
+
+model = StoredModel("tiny", "f" * 64, "fp32", 4, "/packages/tiny")
+for limit in range(4096, 1 << 20, 4096):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        Database(Path(f"{limit}.sqlite"), create=model)
+    except StoreError as error:
+        print(error)
+    else:
+        break
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")
+def test_a_disk_too_full_for_a_new_index_is_told(tmp_path: Path) -> None:
+    """Wherever it fills up, also within FTS5, which tells of it as of wrong SQL."""
+    run = subprocess.run([sys.executable, "-c", FULL], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    told = run.stdout.splitlines()
+    assert len(told) > 10
+    assert all("cannot be written" in line and "Free space" in line for line in told)

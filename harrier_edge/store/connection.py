@@ -146,7 +146,10 @@ class Connection:
             assert model is not None
             for migration in MIGRATIONS[version:]:
                 sql = migration.replace("{dimension}", str(model.dimension))
-                self.execute(sql.replace("{tokenizer}", TOKENIZER))
+                try:
+                    self.execute(sql.replace("{tokenizer}", TOKENIZER))
+                except apsw.SQLError as error:  # FTS5 says no more where it cannot write
+                    raise apsw.IOError(str(error)) from error
             if version == 0:
                 self.store_model(model)
             self.after_migration(model)
