@@ -22,8 +22,10 @@ DEEPEST = 8  # branches inside branches
 _MODEL_GRAPH, _MODEL_TRAINING, _MODEL_FUNCTIONS = 7, 20, 25
 _GRAPH_NODE, _GRAPH_INITIALIZER, _GRAPH_SPARSE = 1, 5, 15
 _NODE_INPUT, _NODE_OP, _NODE_ATTRIBUTE, _NODE_DOMAIN = 1, 4, 5, 7
+_ATTRIBUTE_NAME, _ATTRIBUTE_INT = 1, 3
 _ATTRIBUTE_TENSORS, _ATTRIBUTE_GRAPHS, _ATTRIBUTE_SPARSE = (5, 10), (6, 11), (22, 23)
 _TENSOR_DIMS, _TENSOR_TYPE, _TENSOR_NAME, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 2, 8, 13, 14
+_WINDOW = "local_window_size"  # of GroupQueryAttention, in tokens; -1, or absent, for none
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types
 
 
@@ -59,6 +61,30 @@ def with_entries(path: Path, entries: Mapping[str, Mapping[str, str]]) -> bytes:
         return _written(_MODEL_GRAPH, _replaced(data, _GRAPH_INITIALIZER, initializer))
 
     return _replaced(_bytes(path), _MODEL_GRAPH, graph)
+
+
+def with_narrower_windows(path: Path) -> bytes:
+    """A sound model, but that its attentions see one token less in each sliding window."""
+
+    def attribute(data: memoryview) -> bytes:
+        fields = dict(_fields(data))
+        size = fields.get(_ATTRIBUTE_INT, 0)
+        is_window = _text(fields.get(_ATTRIBUTE_NAME, b"")) == _WINDOW
+        if is_window and isinstance(size, int) and 0 < size < 2**63:
+            fields[_ATTRIBUTE_INT] = size - 1
+            whole = b"".join(_written(field, value) for field, value in fields.items())
+            return _written(_NODE_ATTRIBUTE, whole)
+        for number in _ATTRIBUTE_GRAPHS:
+            data = memoryview(_replaced(data, number, graph_in(number)))
+        return _written(_NODE_ATTRIBUTE, data)
+
+    def node(data: memoryview) -> bytes:
+        return _written(_GRAPH_NODE, _replaced(data, _NODE_ATTRIBUTE, attribute))
+
+    def graph_in(field: int) -> Callable[[memoryview], bytes]:
+        return lambda data: _written(field, _replaced(data, _GRAPH_NODE, node))
+
+    return _replaced(_bytes(path), _MODEL_GRAPH, graph_in(_MODEL_GRAPH))
 
 
 def check_graph(path: Path, files: Mapping[str, int]) -> None:
@@ -255,15 +281,21 @@ def _replaced(data: memoryview, field: int, new: Callable[[memoryview], bytes]) 
     return b"".join(parts)
 
 
-def _written(field: int, value: bytes) -> bytes:
-    """A field of bytes, as it stands in a message."""
-    numbers = bytearray()
-    for number in (field << 3 | _BYTES, len(value)):
-        while number >= 0x80:
-            numbers.append(number & 0x7F | 0x80)
-            number >>= 7
-        numbers.append(number)
-    return bytes(numbers) + value
+def _written(field: int, value: int | bytes | memoryview) -> bytes:
+    """A field, as it stands in a message."""
+    if isinstance(value, int):
+        return _number(field << 3 | _VARINT) + _number(value)
+    return b"".join([_number(field << 3 | _BYTES), _number(len(value)), value])
+
+
+def _number(value: int) -> bytes:
+    """A number, as it stands in a message."""
+    written = bytearray()
+    while value >= 0x80:
+        written.append(value & 0x7F | 0x80)
+        value >>= 7
+    written.append(value)
+    return bytes(written)
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:

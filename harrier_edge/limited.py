@@ -11,6 +11,7 @@ import onnxruntime
 
 from harrier_edge.budget import Budget
 from harrier_edge.machine import return_large_memory, trim_memory
+from harrier_edge.releases import SCORES_IN_TILES
 from harrier_edge.session import BATCH_TOKENS, Session, Vectors
 
 # Of what a text takes layer by layer, in states: its own, keys and values, and what copies them.
@@ -102,7 +103,7 @@ class LimitedSession(Session):
         self._allowed = self._room() - vectors
         longest = max(texts, key=len, default=())
         room = max(0, self._allowed - self._table_bytes(longest))
-        self._one_pass_tokens = min(self._longest, max(BATCH_TOKENS, room * BATCH_TOKENS // batch))
+        self._one_pass_tokens = min(self._longest, max(BATCH_TOKENS, _tokens_in(room / batch)))
         if len(longest) <= self._one_pass_tokens:
             return
         if self._layers:
@@ -111,7 +112,7 @@ class LimitedSession(Session):
             if self._budget.room() < needed:
                 self._whole = self._one_thread = None  # loaded again for shorter texts
         else:
-            needed = vectors + len(longest) * batch // BATCH_TOKENS
+            needed = vectors + int(batch * _batches(len(longest)))
         self._require(needed, f"a text of {len(longest)} tokens")
 
     def _room(self) -> int:
@@ -153,7 +154,7 @@ class LimitedSession(Session):
         """As `Session._one_pass`, once there is room beside the batches that run now."""
         graph = self._model if session is self._one_thread else self._query or self._model
         tokens = len(batch) * max(map(len, batch))
-        needed = tokens * self._bytes_of_batch(graph) // BATCH_TOKENS
+        needed = int(self._bytes_of_batch(graph) * _batches(tokens))
         needed += self._table_bytes([token for text in batch for token in text])
         with self._change:
             self._change.wait_for(
@@ -189,3 +190,14 @@ class LimitedSession(Session):
         if self._packed:
             self._packed.forget()
         trim_memory()
+
+
+def _batches(tokens: int) -> float:
+    """How many times as much as a batch so many tokens take in one pass, at the most."""
+    share = tokens / BATCH_TOKENS
+    return share if SCORES_IN_TILES else max(share, share**2)
+
+
+def _tokens_in(batches: float) -> int:
+    """How many tokens may be run in one pass in the room for so many batches."""
+    return int(BATCH_TOKENS * (batches if SCORES_IN_TILES else batches**0.5))

@@ -34,11 +34,12 @@ from harrier_edge.isolation import python_command
 from harrier_edge.machine import available_memory, this_machine
 from harrier_edge.package import MODEL, MODEL_DATA, Package, Stamps, open_package, stamps_of
 from harrier_edge.places import cache_folder, lacking_space
+from harrier_edge.releases import given
 from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 # In bytes of weights. Smaller packages load at once anyway, and of larger ones no second copy fits,
 # neither on the disk nor in memory.
 LEAST_WEIGHTS, MOST_WEIGHTS = 64 * 10**6, 4 * 10**9
@@ -288,7 +289,7 @@ def _optimize(model: Path, folder: Path) -> None:
         ("optimized_model_external_initializers_min_size_in_bytes", str(_IN_GRAPH_BYTES)),
     ):
         options.add_session_config_entry(f"session.{key}", value)
-    onnxruntime.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(given(model, options), options, providers=["CPUExecutionProvider"])
 
 
 def _tables(

@@ -12,6 +12,7 @@ import onnxruntime
 
 from harrier_edge.errors import PackageError, UsageError
 from harrier_edge.packing import PackedGraphs
+from harrier_edge.releases import given
 
 _PROVIDER = "ExecutionProvider"  # ends the name of each
 
@@ -40,13 +41,14 @@ def open_graph(
     if packed:
         for name, value in packed.tables.items():
             options.add_initializer(name, value)
-        if graph := packed.graph(model):
-            model = graph
-            # It was written as optimized: to look once more takes a third of the loading.
-            level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-            options.graph_optimization_level = level
+    graph = packed.graph(model) if packed else None
+    if graph:
+        # It was written as optimized: to look once more takes a third of the loading.
+        level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.graph_optimization_level = level
     try:
-        return onnxruntime.InferenceSession(str(model), options, providers=list(providers))
+        loaded = str(graph) if graph else given(model, options)
+        return onnxruntime.InferenceSession(loaded, options, providers=list(providers))
     except Exception as error:  # ONNX Runtime has no common base class of its own
         raise PackageError(
             f"{model}: ONNX Runtime {onnxruntime.__version__} cannot load it: {error}. "

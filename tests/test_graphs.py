@@ -15,7 +15,7 @@ from standins.mutations import mutate, rehash
 
 from harrier_edge.archive import install
 from harrier_edge.errors import ModelError, PackageError
-from harrier_edge.graphs import check_graph, with_entries
+from harrier_edge.graphs import check_graph, with_entries, with_narrower_windows
 from harrier_edge.package import open_package, pulled_packages
 
 
@@ -46,6 +46,32 @@ def located(key: str, value: str) -> Callable[[onnx.ModelProto], None]:
         entry.value = value
 
     return change
+
+
+def windows(graph: onnx.GraphProto) -> list[int]:
+    """The sliding windows of a graph and its branches, in order; they are set to 0."""
+    found = []
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.name == "local_window_size":
+                found.append(attribute.i)
+                attribute.i = 0
+            found += windows(attribute.g)
+    return found
+
+
+def test_windows_become_narrower_and_nothing_else_changes(tiny_package: Path) -> None:
+    """Also in branches; where there is none, it stays so. As the onnx package reads it."""
+    graphs = sorted(tiny_package.glob("*.onnx"))
+    seen = set()
+    for path in graphs:
+        before = onnx.load(path, load_external_data=False)
+        after = onnx.ModelProto.FromString(with_narrower_windows(path))
+        wanted = [size - 1 if size > 0 else size for size in windows(before.graph)]
+        assert windows(after.graph) == wanted
+        assert after == before
+        seen |= set(wanted)
+    assert seen == {-1, 15}
 
 
 def test_entries_are_replaced_and_nothing_else(tiny_package: Path) -> None:

@@ -27,7 +27,7 @@ FLOORS = {
         {"spec", "places", "prompts", "vectors", "fusion", "machine", "bench_texts", "graphs"}
         | {"foreign", "isolation", "paths"},
         {"beginnings", "budget", "memos", "settings"},
-        {"package", "catalog"},
+        {"package", "catalog", "releases"},
         {"packing"},
         {"runtime"},
         {"layers"},
@@ -64,6 +64,7 @@ OWNERS = {
         "harrier_edge.layers",
         "harrier_edge.limited",
         "harrier_edge.packing",
+        "harrier_edge.releases",
         "harrier_edge.runtime",
         "harrier_edge.session",
         "harrier_export.taps",

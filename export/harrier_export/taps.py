@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from harrier_edge.releases import given
 from harrier_export.checkpoint import Float32, Tensor
 from harrier_export.graph import FLOAT, GraphBuilder
 from harrier_export.precision.float32 import FloatLinear
@@ -49,7 +50,8 @@ class TappedLayer:
         options.log_severity_level = 3  # errors; the rest is about how the graph is optimized
         # Threads that spin between two runs take the cores from numpy, which works there.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        self._session = onnxruntime.InferenceSession(str(folder / "layer.onnx"), options)
+        layer = given(folder / "layer.onnx", options)
+        self._session = onnxruntime.InferenceSession(layer, options)
 
     def __call__(
         self, ids: npt.NDArray[np.int64], mask: npt.NDArray[np.int64], state: Float32
