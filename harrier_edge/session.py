@@ -346,9 +346,12 @@ def _padded(batch: Sequence[Sequence[int]], pad_token: int) -> dict[str, npt.NDA
 
 
 def token_batches(
-    lengths: Sequence[int], batch_size: int | None = None, padding: bool = True
+    lengths: Sequence[int],
+    batch_size: int | None = None,
+    padding: bool = True,
+    tokens: int = BATCH_TOKENS,
 ) -> Iterator[list[int]]:
-    """Row numbers in batches of like length, longest first, within BATCH_TOKENS when padded.
+    """Row numbers in batches of like length, longest first, within so many `tokens` when padded.
 
     Without `padding`, of the same length.
 
@@ -358,7 +361,7 @@ def token_batches(
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     start = 0
     while start < len(order):
-        count = max(1, BATCH_TOKENS // lengths[order[start]])
+        count = max(1, tokens // lengths[order[start]])
         if batch_size is not None:
             count = min(count, batch_size)
         if not padding:
