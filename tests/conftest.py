@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,23 @@ def tiny_package(tiny_gemma: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     """The tiny Gemma as a fp32 package. Do not change it: take `own_package`."""
     target = tmp_path_factory.mktemp("packages") / "tiny-gemma"
     return export(tiny_gemma, target, ExportOptions(precision="fp32", verify=False)).folder
+
+
+@pytest.fixture(scope="session")
+def exported(
+    tiny_gemma: Path, tiny_package: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Path]:
+    """The tiny Gemma in a precision, made when it is first asked for. Do not change it."""
+    folder = tmp_path_factory.mktemp("exported")
+
+    @cache
+    def package(precision: str) -> Path:
+        if precision == "fp32":
+            return tiny_package
+        options = ExportOptions(precision=precision, verify=False)
+        return export(tiny_gemma, folder / precision, options).folder
+
+    return package
 
 
 @pytest.fixture

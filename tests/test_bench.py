@@ -33,18 +33,9 @@ QUICK = ("--seconds", "0.3")
 
 
 @pytest.fixture(scope="module")
-def tiny_precisions(
-    tiny_gemma: Path, tiny_package: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, Path]:
+def tiny_precisions(exported: Callable[[str], Path]) -> dict[str, Path]:
     """The tiny Gemma in three precisions."""
-    folder = tmp_path_factory.mktemp("precisions")
-    made = {
-        name: export(
-            tiny_gemma, folder / name, ExportOptions(precision=name, verify=False, name="tiny")
-        ).folder
-        for name in ("int8", "int4")
-    }
-    return {"fp32": tiny_package, **made}
+    return {name: exported(name) for name in ("fp32", "int8", "int4")}
 
 
 @pytest.fixture

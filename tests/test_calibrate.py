@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -133,33 +134,30 @@ def test_what_enters_a_product_is_summed_up_in_any_pieces(monkeypatch: pytest.Mo
     assert np.allclose(inputs.finished(), rows.T @ (rows * counts[:, None]), atol=1e-3)
 
 
-def test_own_texts_are_taken(tiny_gemma: Path, tmp_path: Path) -> None:
+def test_own_texts_are_taken(
+    tiny_gemma: Path, exported: Callable[[str], Path], tmp_path: Path
+) -> None:
     """The same file gives the same bytes, another gives others."""
     own = tmp_path / "own.txt"
     own.write_text(f"\n{SEPARATOR}\n".join(f"text {i} of mine" * i for i in range(1, 9)), "utf-8")
 
-    def data(name: str, calibration: Path | None) -> bytes:
-        options = ExportOptions(precision="int8", verify=False, calibration=calibration)
-        return (
-            export(tiny_gemma, tmp_path / name, options).folder / "model.onnx_data"
-        ).read_bytes()
+    def data(name: str) -> bytes:
+        options = ExportOptions(precision="int8", verify=False, calibration=own)
+        folder = export(tiny_gemma, tmp_path / name, options).folder
+        return (folder / "model.onnx_data").read_bytes()
 
-    assert data("a", own) == data("b", own)
-    assert data("c", None) != data("d", own)
+    assert data("a") == data("b") != (exported("int8") / "model.onnx_data").read_bytes()
 
 
-def test_without_calibration_no_text_is_read(tiny_gemma: Path, tmp_path: Path) -> None:
+def test_without_calibration_no_text_is_read(
+    tiny_gemma: Path, exported: Callable[[str], Path], tmp_path: Path
+) -> None:
     """The file of texts is not even opened, and the weights are other ones."""
-    data = []
-    for calibrate in (True, False):
-        options = ExportOptions(
-            precision="int4",
-            verify=False,
-            calibrate=calibrate,
-            calibration=None if calibrate else tmp_path / "missing.txt",
-        )
-        folder = export(tiny_gemma, tmp_path / str(calibrate), options).folder
-        data.append((folder / "model.onnx_data").read_bytes())
+    options = ExportOptions(
+        precision="int4", verify=False, calibrate=False, calibration=tmp_path / "missing.txt"
+    )
+    folder = export(tiny_gemma, tmp_path / "package", options).folder
+    data = [(each / "model.onnx_data").read_bytes() for each in (exported("int4"), folder)]
     assert data[0] != data[1]
     assert len(data[0]) >= len(data[1])
 

@@ -10,6 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -308,22 +309,20 @@ def other_package(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def test_another_model_is_refused(
-    index: Index, notes: Path, other_package: Path, tiny_gemma: Path, tmp_path: Path
+    index: Index, notes: Path, other_package: Path, exported: Callable[[str], Path]
 ) -> None:
     """Vectors of two models, or of two precisions, never meet in one index."""
     index.add(notes)
     path = index.status().path
     with pytest.raises(ModelMismatchError, match=r"built by tiny-gemma in fp32 .*not by tiny-qwen"):
         Index.open(path, model=other_package)
-    options = ExportOptions(precision="int8", verify=False)
-    int8 = export(tiny_gemma, tmp_path / "tiny-gemma", options).folder
     with pytest.raises(ModelMismatchError, match="precision int8"):
-        Index.open(path, model=int8)
+        Index.open(path, model=exported("int8"))
     assert index.status().documents == 30
 
 
 def measured(package: Path, cosine: float) -> Path:
-    """The package with that mean cosine in its manifest."""
+    """The package, which is changed, with that mean cosine in its manifest."""
     manifest = package / "manifest.toml"
     parity = f'reference = "r"\ntexts = 9\nmean_cosine = {cosine}\nmin_cosine = 0.9'
     manifest.write_text(f"{manifest.read_text('utf-8')}\n[parity]\n{parity}\n", "utf-8")
@@ -332,15 +331,14 @@ def measured(package: Path, cosine: float) -> Path:
 
 def test_a_faithful_package_in_another_precision_may_query(
     own_package: Path,
-    tiny_gemma: Path,
+    exported: Callable[[str], Path],
     notes: Path,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """And that is said; it may not add, and one that is less faithful may do neither."""
     path = tmp_path / "index.sqlite"
-    options = ExportOptions(precision="int8", verify=False)
-    int8 = export(tiny_gemma, tmp_path / "int8", options).folder
+    int8 = exported("int8")
     with Index.open(path, model=measured(own_package, 1.0)) as index:
         index.add(notes)
         wanted = [hit.path for hit in index.search("note 7", 5)]
@@ -358,7 +356,7 @@ def test_a_faithful_package_in_another_precision_may_query(
     with Index.open(path) as index:
         assert index.status().model.package == str(own_package)
     with pytest.raises(ModelMismatchError, match="precision int8"):
-        Index.open(path, model=measured(int8, 0.9979))
+        Index.open(path, model=measured(Path(shutil.copytree(int8, tmp_path / "int8")), 0.9979))
 
 
 def test_how_vectors_are_stored_is_chosen_once(own_package: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,6 @@ from harrier_edge.package import MODEL_DATA, QUERY, find_package, open_package
 from harrier_edge.packing import packed_bytes, packed_folders, packed_graphs, remove_packed
 from harrier_edge.places import cache_folder
 from harrier_edge.session import LONG_TEXT_TOKENS
-from harrier_export import ExportOptions, export
 
 TEXTS = ["one", "two words", "three of them " * 30, "", "four"]
 
@@ -47,11 +47,10 @@ def vector_by_layers(package: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int8-block", "int4"])
 def test_packed_weights_give_the_bits_of_the_package(
-    precision: str, tiny_gemma: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    precision: str, exported: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When they are made, and when they are found."""
-    options = ExportOptions(precision=precision, verify=False)
-    package = export(tiny_gemma, tmp_path / "package", options).folder
+    package = exported(precision)
     made, found = vectors(package), vectors(package)
     long = vector_by_layers(package)
     assert [each.package for each in packed_folders()] == [package.resolve()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -68,13 +69,18 @@ def test_a_token_without_a_row_is_refused(tiny_package: Path) -> None:
     ids="-".join,
 )
 def any_session(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    exported: Callable[[str], Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Session:
     """The tiny Gemma in each precision, and another architecture, on two threads."""
     checkpoint, precision = request.param
-    target = tmp_path_factory.mktemp("packages") / precision
-    options = ExportOptions(precision=precision, verify=False)
-    export(request.getfixturevalue(checkpoint), target, options)
+    if checkpoint == "tiny_gemma":
+        target = exported(precision)
+    else:
+        target = tmp_path_factory.mktemp("packages") / precision
+        options = ExportOptions(precision=precision, verify=False)
+        export(request.getfixturevalue(checkpoint), target, options)
     return Session(
         target / "model.onnx",
         dimension=64,
