@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import passages
 import psutil
 from report import finish, machine, print_table, versions
@@ -195,7 +196,8 @@ def measure_ours(sizes: list[int], queries: Vectors) -> dict[str, Any]:
     database = new_index(path, DIMENSION)
     result: dict[str, Any] = {}
     written, seconds = 0, 0.0
-    nearest = np.zeros((2, len(queries), 0))  # the true ten's products and ids
+    # The true ten's products and ids: (2, queries, 10).
+    nearest: npt.NDArray[np.float64] = np.zeros((2, len(queries), 0))
     for vectors in made(max(sizes)):
         start = time.perf_counter()
         write(database, written, vectors)
@@ -236,7 +238,7 @@ def measure_peers(sizes: list[int], only: list[str]) -> dict[str, Any]:
     build: dict[str, float] = {}
     for size in sizes:
         limit = PEER_SECONDS[size]
-        whole = np.lib.format.open_memmap(
+        whole = np.lib.format.open_memmap(  # type: ignore[no-untyped-call,unused-ignore]
             folder() / "vectors.npy", "w+", np.float32, (size, DIMENSION)
         )
         for number, part in enumerate(made(size)):

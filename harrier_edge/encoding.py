@@ -197,7 +197,8 @@ def cut_dimensions(vectors: Vectors, dimension: int, normalize: bool = True) -> 
 def unit(rows: Vectors) -> Vectors:
     """Rows scaled to unit length; a zero row stays zero."""
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return (rows / np.where(norms == 0, 1, norms)).astype(np.float32, copy=False)
+    scaled: Vectors = (rows / np.where(norms == 0, 1, norms)).astype(np.float32, copy=False)
+    return scaled
 
 
 def check_on_overflow(value: str) -> None:

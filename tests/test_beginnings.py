@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from real_queries import real_queries, scripts
 
@@ -18,12 +19,12 @@ BEGINNING, SHAPE = (2, 7, 9), (4, 1, 1, 3, 8)
 
 
 @pytest.fixture
-def past() -> np.ndarray:
+def past() -> npt.NDArray[np.float32]:
     """Some keys and values."""
     return np.random.default_rng(0).standard_normal(SHAPE, np.float32)
 
 
-def test_a_new_process_finds_what_was_kept(past: np.ndarray, tmp_path: Path) -> None:
+def test_a_new_process_finds_what_was_kept(past: npt.NDArray[np.float32], tmp_path: Path) -> None:
     """Bit by bit; another beginning, or another shape, is not found."""
     Beginnings(tmp_path).keep(BEGINNING, past)
     fresh = Beginnings(tmp_path)
@@ -35,7 +36,9 @@ def test_a_new_process_finds_what_was_kept(past: np.ndarray, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("damage", [b"", b"short", None])
-def test_a_damaged_file_is_not_used(damage: bytes | None, past: np.ndarray, tmp_path: Path) -> None:
+def test_a_damaged_file_is_not_used(
+    damage: bytes | None, past: npt.NDArray[np.float32], tmp_path: Path
+) -> None:
     """Empty, cut short or with one bit turned; it is written anew."""
     Beginnings(tmp_path).keep(BEGINNING, past)
     (file,) = tmp_path.iterdir()
@@ -46,7 +49,7 @@ def test_a_damaged_file_is_not_used(damage: bytes | None, past: np.ndarray, tmp_
     assert Beginnings(tmp_path).find(BEGINNING, SHAPE) is not None
 
 
-def test_files_are_kept_in_bounds(past: np.ndarray, tmp_path: Path) -> None:
+def test_files_are_kept_in_bounds(past: npt.NDArray[np.float32], tmp_path: Path) -> None:
     """The newest stay; nothing else lies there."""
     kept = Beginnings(tmp_path)
     for token in range(KEPT + 5):
@@ -54,7 +57,9 @@ def test_files_are_kept_in_bounds(past: np.ndarray, tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == KEPT
 
 
-def test_a_folder_that_is_gone_costs_nothing_but_time(past: np.ndarray, tmp_path: Path) -> None:
+def test_a_folder_that_is_gone_costs_nothing_but_time(
+    past: npt.NDArray[np.float32], tmp_path: Path
+) -> None:
     """The memory of the process has it all the same."""
     kept = Beginnings(tmp_path / "gone")
     kept.keep(BEGINNING, past)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import pytest
 from standins.mutations import rehash
@@ -33,14 +34,14 @@ def small_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packing, "LEAST_WEIGHTS", 0)
 
 
-def vectors(package: Path) -> np.ndarray:
+def vectors(package: Path) -> npt.NDArray[np.float32]:
     """Queries and documents, by both graphs, one and several at a time."""
     embedder = Embedder(package, threads=2)
     queries = [embedder.encode_query(text) for text in TEXTS]
     return np.stack([*queries, *embedder.encode_query(TEXTS), *embedder.encode_document(TEXTS)])
 
 
-def vector_by_layers(package: Path) -> np.ndarray:
+def vector_by_layers(package: Path) -> npt.NDArray[np.float32]:
     """That of a text just too long for one pass."""
     return Embedder(package, threads=2)._session.run([[5] * (LONG_TEXT_TOKENS + 1)])
 

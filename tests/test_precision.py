@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime
 import pytest
 from safetensors.numpy import save_file
@@ -22,7 +23,7 @@ from harrier_export.rounding import feedback
 from harrier_export.weights import WeightFiles, WeightPlan
 
 
-def expand(q: Quantized, bits: int, columns: int) -> np.ndarray:
+def expand(q: Quantized, bits: int, columns: int) -> npt.NDArray[np.float32]:
     """What the stored integers stand for: (rows, columns)."""
     codes = q.packed
     if bits == 4:
@@ -128,7 +129,7 @@ Finer = Literal["no", "the last", "every"]
 
 
 def multiplied(
-    folder: Path, x: Float32, weights: Float32, finer: Finer, last: np.ndarray | None
+    folder: Path, x: Float32, weights: Float32, finer: Finer, last: npt.NDArray[np.float32] | None
 ) -> Float32:
     """The product in 8 bits of `x` (texts, tokens, in) and `weights` (out, in), by ONNX Runtime.
 

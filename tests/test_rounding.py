@@ -5,15 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from harrier_export import rounding
 from harrier_export.rounding import feedback, round_with_feedback
 
 
-def nearest(_: int, column: np.ndarray) -> np.ndarray:
+def nearest(_: int, column: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """The nearest multiple of a half."""
-    rounded: np.ndarray = np.rint(column * 2) / 2
+    rounded: npt.NDArray[np.float32] = (np.rint(column * 2) / 2).astype(np.float32)
     return rounded
 
 

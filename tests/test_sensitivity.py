@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from harrier_export.checkpoint import Float32
-from harrier_export.sensitivity import TEXTS, TOKENS, choose_probes, measure_sensitivity
+from harrier_export.sensitivity import TEXTS, TOKENS, Run, choose_probes, measure_sensitivity
 
 HIDDEN = 24
 
@@ -21,7 +22,7 @@ def test_the_costs_of_a_known_model_are_found() -> None:
     offset = random.standard_normal(HIDDEN)
     runs: list[int] = []
 
-    def layer(matrix: np.ndarray, *, gathers: bool) -> object:
+    def layer(matrix: npt.NDArray[np.float64], *, gathers: bool) -> Run:
         def run(texts: Sequence[Sequence[int]], states: Float32) -> Float32:
             runs.append(len(texts))
             made = states @ matrix.T
@@ -38,7 +39,7 @@ def test_the_costs_of_a_known_model_are_found() -> None:
         [[1, *random.integers(3, 100, 8).tolist(), 2] for _ in range(8)],
         lambda token: token in (1, 2),
         lambda texts: table[np.array(texts)],
-        [layer(first, gathers=False), layer(second, gathers=True)],  # type: ignore[list-item]
+        [layer(first, gathers=False), layer(second, gathers=True)],
         pool,
     )
     wanted = (second @ first).T @ (second @ first)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from harrier_export import weights
@@ -30,7 +31,7 @@ def group(number: int) -> list[Weight]:
 def tasks(number: int, ran: list[int], fail: bool = False) -> Iterator[Task]:
     """Tasks that make the rows of a group and note that they ran."""
 
-    def rows(start: int) -> list[np.ndarray]:
+    def rows(start: int) -> list[npt.NDArray[np.float32]]:
         if fail:
             raise KeyboardInterrupt
         ran.append(number)

@@ -195,7 +195,8 @@ class Scan:
         places[self._segments] = np.arange(len(self._segments))
         segments = np.minimum(ids // SEGMENT, len(places) - 1)
         held = places[segments] >= 0
-        return places[segments[held]] * SEGMENT + ids[held] % SEGMENT
+        rows: Rows = places[segments[held]] * SEGMENT + ids[held] % SEGMENT
+        return rows
 
     def _firsts(self, rows: Rows) -> Words:
         """The first words of rows in rising order: (words, n)."""
