@@ -13,12 +13,12 @@ _RELEASE = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
 SCORES_IN_TILES = _RELEASE >= (1, 28)
 # Before, attention sees one token too many in a sliding window:
 # https://github.com/microsoft/onnxruntime/pull/25927
-_EXACT_WINDOWS = _RELEASE >= (1, 24)
+EXACT_WINDOWS = _RELEASE >= (1, 24)
 
 
 def given(model: Path, options: onnxruntime.SessionOptions) -> str | bytes:
     """What this release is to load for a sound graph, with `options`, which are added to."""
-    if _EXACT_WINDOWS:
+    if EXACT_WINDOWS:
         return str(model)
     folder = "session.model_external_initializers_file_folder_path"
     options.add_session_config_entry(folder, str(model.parent))

@@ -30,6 +30,7 @@ from harrier_edge.errors import (
     UsageError,
 )
 from harrier_edge.package import open_package
+from harrier_edge.releases import EXACT_WINDOWS
 from harrier_export import (
     ExportOptions,
     export,
@@ -96,7 +97,8 @@ def test_plain_onnxruntime_gives_the_same_vectors(
     tiny_package: Path, tiny_embedder: Embedder
 ) -> None:
     """The package needs none of this project's code: a tokenizer and a session will do."""
-    texts = ["A falcon.", "", "the word in many words " * 3]
+    long = "the word in many words " * 3  # longer than a window
+    texts = ["A falcon.", "", *([long] if EXACT_WINDOWS else [])]
     tokenizer = Tokenizer.from_file(str(tiny_package / "tokenizer.json"))
     tokenizer.enable_padding(pad_id=0)
     encoded = tokenizer.encode_batch(texts)

@@ -1,4 +1,8 @@
-"""Dumps as Parquet: a row for each record, its vector a list of fixed size, the header beside."""
+"""Dumps as Parquet: a row for each record, its vector a list of fixed size, the header beside.
+
+A record that is no chunk, of a document without text, has zeros for a vector: Arrow before 26 reads
+no list of fixed size that is null.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from harrier_edge.dumps.records import FORMAT, Header, Record, Stored, to_parts, to_records
 from harrier_edge.errors import StoreError, UsageError
@@ -60,16 +65,15 @@ def read(file: Path, header: Header) -> Iterator[Part]:
         if not source.schema_arrow.equals(wanted):
             raise StoreError(f"has other columns than a dump of format {FORMAT}")
         for batch in source.iter_batches(batch_size=ROWS):
-            column = batch.column("vector")
-            flat = column.flatten().to_numpy(zero_copy_only=False)  # without those that are null
-            stored = flat.astype(STORES[header.model.store]).reshape(-1, header.model.dimension)
+            flat = batch.column("vector").flatten().to_numpy(zero_copy_only=False)
+            vectors = flat.astype(STORES[header.model.store]).reshape(-1, header.model.dimension)
+            if len(vectors) != batch.num_rows:
+                raise StoreError("has a record without a vector")
             rows = batch.drop_columns(["vector"]).to_pylist()
             for row in rows:
                 row["metadata"] = json.loads(row["metadata"])
             records = [Record(**row) for row in rows]
-            if len(stored) != sum(record.number is not None for record in records):
-                raise StoreError("has a chunk without a vector, or a vector without a chunk")
-            yield from to_parts(records, stored, header.model)
+            yield from to_parts(records, vectors[_are_chunks(records)], header.model)
 
 
 def _pyarrow() -> tuple[Any, Any]:
@@ -104,7 +108,7 @@ def _schema(arrow: Any, header: Header) -> Any:
 
 
 def _batch(arrow: Any, schema: Any, records: list[Record], stored: Stored) -> Any:
-    """Records with their vectors, null where there is no chunk."""
+    """Records with their vectors, zeros where there is no chunk."""
     values: dict[str, list[Any]] = {
         name: [getattr(record, name) for record in records] for name in Record.__dataclass_fields__
     }
@@ -113,10 +117,12 @@ def _batch(arrow: Any, schema: Any, records: list[Record], stored: Stored) -> An
         arrow.array(values[name], arrow.type_for_alias(_KINDS.get(name, "string")))
         for name in values
     ]
-    empty = np.array([record.number is None for record in records])
     rows = np.zeros((len(records), stored.shape[1]), stored.dtype)
-    rows[~empty] = stored
-    vectors = arrow.FixedSizeListArray.from_arrays(
-        arrow.array(rows.ravel()), type=schema.field("vector").type, mask=arrow.array(empty)
-    )
+    rows[_are_chunks(records)] = stored
+    kind = schema.field("vector").type
+    vectors = arrow.FixedSizeListArray.from_arrays(arrow.array(rows.ravel()), type=kind)
     return arrow.record_batch([*columns, vectors], schema=schema)
+
+
+def _are_chunks(records: list[Record]) -> npt.NDArray[np.bool_]:
+    return np.array([record.number is not None for record in records], np.bool_)
