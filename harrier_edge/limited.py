@@ -19,6 +19,8 @@ _STATES = 3
 _FLOAT_BYTES = 4
 # What a batch takes beside others, of what it takes alone: they leave gaps in each other's memory.
 _GAPS = 1.125
+# The power of its tokens with which what a text takes grows: without tiles scores are a square.
+_GROWTH = 1 if SCORES_IN_TILES else 2
 
 
 class LimitedSession(Session):
@@ -195,9 +197,9 @@ class LimitedSession(Session):
 def _batches(tokens: int) -> float:
     """How many times as much as a batch so many tokens take in one pass, at the most."""
     share = tokens / BATCH_TOKENS
-    return share if SCORES_IN_TILES else max(share, share**2)
+    return float(max(share, share**_GROWTH))
 
 
 def _tokens_in(batches: float) -> int:
     """How many tokens may be run in one pass in the room for so many batches."""
-    return int(BATCH_TOKENS * (batches if SCORES_IN_TILES else batches**0.5))
+    return int(BATCH_TOKENS * batches ** (1 / _GROWTH))
