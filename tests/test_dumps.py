@@ -255,7 +255,7 @@ def test_a_disk_that_fills_up_at_the_end_leaves_no_index(
         index.dump(tmp_path / "dump.jsonl")
     size = (tmp_path / "first.sqlite").stat().st_size
     told = 0
-    for percent in (60, 80, 90, 99, 120):
+    for percent in (30, 60, 80, 90, 95, 99, 120):
         path = tmp_path / f"{percent}.sqlite"
         limit = str(size * percent // 100)
         command = [sys.executable, "-c", FULL, str(tmp_path / "dump.jsonl"), str(path)]
@@ -267,4 +267,4 @@ def test_a_disk_that_fills_up_at_the_end_leaves_no_index(
             told += 1
         else:
             assert check(Database(path)) == []
-    assert told == 4
+    assert told == 6
