@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 from standins.hub import TINY, FakeHub, fake_hub
+from standins.packages import Exported
 from standins.random_checkpoint import random_checkpoint, tiny_gemma3, tiny_qwen3, tiny_tokenizer
 
 from harrier_edge import hub
@@ -65,27 +66,21 @@ def tiny_qwen(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_package(tiny_gemma: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tiny Gemma as a fp32 package. Do not change it: take `own_package`."""
-    target = tmp_path_factory.mktemp("packages") / "tiny-gemma"
-    return export(tiny_gemma, target, ExportOptions(precision="fp32", verify=False)).folder
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    """Checkpoint and precision -> package, made when it is first asked for. Do not change it."""
+
+    @cache
+    def package(checkpoint: Path, precision: str) -> Path:
+        target = tmp_path_factory.mktemp("packages") / checkpoint.name
+        return export(checkpoint, target, ExportOptions(precision=precision, verify=False)).folder
+
+    return package
 
 
 @pytest.fixture(scope="session")
-def exported(
-    tiny_gemma: Path, tiny_package: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
-    """The tiny Gemma in a precision, made when it is first asked for. Do not change it."""
-    folder = tmp_path_factory.mktemp("exported")
-
-    @cache
-    def package(precision: str) -> Path:
-        if precision == "fp32":
-            return tiny_package
-        options = ExportOptions(precision=precision, verify=False)
-        return export(tiny_gemma, folder / precision, options).folder
-
-    return package
+def tiny_package(tiny_gemma: Path, exported: Exported) -> Path:
+    """The tiny Gemma as a fp32 package. Do not change it: take `own_package`."""
+    return exported(tiny_gemma, "fp32")
 
 
 @pytest.fixture

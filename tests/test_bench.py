@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from standins.packages import Exported
 
 from harrier_edge import bench
 from harrier_edge.bench import (
@@ -33,9 +34,9 @@ QUICK = ("--seconds", "0.3")
 
 
 @pytest.fixture(scope="module")
-def tiny_precisions(exported: Callable[[str], Path]) -> dict[str, Path]:
+def tiny_precisions(tiny_gemma: Path, exported: Exported) -> dict[str, Path]:
     """The tiny Gemma in three precisions."""
-    return {name: exported(name) for name in ("fp32", "int8", "int4")}
+    return {name: exported(tiny_gemma, name) for name in ("fp32", "int8", "int4")}
 
 
 @pytest.fixture

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from standins.packages import Exported
 from standins.random_checkpoint import random_checkpoint, tiny_gemma3, tiny_qwen3
 
 from harrier_edge import Embedder
@@ -134,9 +134,7 @@ def test_what_enters_a_product_is_summed_up_in_any_pieces(monkeypatch: pytest.Mo
     assert np.allclose(inputs.finished(), rows.T @ (rows * counts[:, None]), atol=1e-3)
 
 
-def test_own_texts_are_taken(
-    tiny_gemma: Path, exported: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_own_texts_are_taken(tiny_gemma: Path, exported: Exported, tmp_path: Path) -> None:
     """The same file gives the same bytes, another gives others."""
     own = tmp_path / "own.txt"
     own.write_text(f"\n{SEPARATOR}\n".join(f"text {i} of mine" * i for i in range(1, 9)), "utf-8")
@@ -146,18 +144,20 @@ def test_own_texts_are_taken(
         folder = export(tiny_gemma, tmp_path / name, options).folder
         return (folder / "model.onnx_data").read_bytes()
 
-    assert data("a") == data("b") != (exported("int8") / "model.onnx_data").read_bytes()
+    assert data("a") == data("b") != (exported(tiny_gemma, "int8") / "model.onnx_data").read_bytes()
 
 
 def test_without_calibration_no_text_is_read(
-    tiny_gemma: Path, exported: Callable[[str], Path], tmp_path: Path
+    tiny_gemma: Path, exported: Exported, tmp_path: Path
 ) -> None:
     """The file of texts is not even opened, and the weights are other ones."""
     options = ExportOptions(
         precision="int4", verify=False, calibrate=False, calibration=tmp_path / "missing.txt"
     )
     folder = export(tiny_gemma, tmp_path / "package", options).folder
-    data = [(each / "model.onnx_data").read_bytes() for each in (exported("int4"), folder)]
+    data = [
+        (each / "model.onnx_data").read_bytes() for each in (exported(tiny_gemma, "int4"), folder)
+    ]
     assert data[0] != data[1]
     assert len(data[0]) >= len(data[1])
 

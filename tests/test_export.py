@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +16,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from standins.random_checkpoint import random_checkpoint, tiny_gemma3, tiny_qwen3
+from standins.packages import Exported
+from standins.random_checkpoint import random_checkpoint, tiny_gemma3
 from tokenizers import Tokenizer
 
 from harrier_edge import Embedder, catalog
@@ -114,20 +114,15 @@ def test_plain_onnxruntime_gives_the_same_vectors(
 
 
 @pytest.mark.parametrize("bits", PRECISIONS)
-@pytest.mark.parametrize("model", ["gemma3", "qwen3"])
+@pytest.mark.parametrize("checkpoint", ["tiny_gemma", "tiny_qwen"])
 def test_vectors_do_not_depend_on_the_batch(
-    tmp_path: Path, exported: Callable[[str], Path], tiny_gemma: Path, bits: str, model: str
+    request: pytest.FixtureRequest,
+    exported: Exported,
+    bits: str,
+    checkpoint: str,
 ) -> None:
     """In every precision a text has the same bits alone and in a mixed batch."""
-    if model == "gemma3":
-        package = exported(bits)
-    else:
-        checkpoint = random_checkpoint(
-            tmp_path / "model", config=tiny_qwen3(), tokenizer=tiny_gemma / "tokenizer.json"
-        )
-        options = ExportOptions(precision=bits, verify=False)
-        package = export(checkpoint, tmp_path / "package", options).folder
-    embedder = Embedder(package)
+    embedder = Embedder(exported(request.getfixturevalue(checkpoint), bits))
     texts = ["word " * n for n in (1, 40, 3, 17, 90)] + ["", "日本語"]
     together = embedder.encode(texts)
     assert all(np.array_equal(embedder.encode(t), v) for t, v in zip(texts, together, strict=True))

@@ -10,12 +10,12 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+from standins.packages import Exported
 
 from harrier_edge import Embedder, Index
 from harrier_edge import updating as module
@@ -24,7 +24,6 @@ from harrier_edge.documents.chunk import split
 from harrier_edge.errors import DocumentError, ModelMismatchError, StoreError, UsageError
 from harrier_edge.store import connection as connection_module
 from harrier_edge.vectors import STORES
-from harrier_export import ExportOptions, export
 
 Contents = list[tuple[Any, ...]]
 
@@ -302,14 +301,17 @@ def test_a_full_disk_is_told_and_loses_nothing(tmp_path: Path, tiny_package: Pat
 
 
 @pytest.fixture(scope="module")
-def other_package(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def other_package(tiny_qwen: Path, exported: Exported) -> Path:
     """A package of another model, of the same dimension."""
-    target = tmp_path_factory.mktemp("packages") / "tiny-qwen"
-    return export(tiny_qwen, target, ExportOptions(precision="fp32", verify=False)).folder
+    return exported(tiny_qwen, "fp32")
 
 
 def test_another_model_is_refused(
-    index: Index, notes: Path, other_package: Path, exported: Callable[[str], Path]
+    index: Index,
+    notes: Path,
+    other_package: Path,
+    tiny_gemma: Path,
+    exported: Exported,
 ) -> None:
     """Vectors of two models, or of two precisions, never meet in one index."""
     index.add(notes)
@@ -317,7 +319,7 @@ def test_another_model_is_refused(
     with pytest.raises(ModelMismatchError, match=r"built by tiny-gemma in fp32 .*not by tiny-qwen"):
         Index.open(path, model=other_package)
     with pytest.raises(ModelMismatchError, match="precision int8"):
-        Index.open(path, model=exported("int8"))
+        Index.open(path, model=exported(tiny_gemma, "int8"))
     assert index.status().documents == 30
 
 
@@ -331,14 +333,15 @@ def measured(package: Path, cosine: float) -> Path:
 
 def test_a_faithful_package_in_another_precision_may_query(
     own_package: Path,
-    exported: Callable[[str], Path],
+    tiny_gemma: Path,
+    exported: Exported,
     notes: Path,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """And that is said; it may not add, and one that is less faithful may do neither."""
     path = tmp_path / "index.sqlite"
-    int8 = exported("int8")
+    int8 = exported(tiny_gemma, "int8")
     with Index.open(path, model=measured(own_package, 1.0)) as index:
         index.add(notes)
         wanted = [hit.path for hit in index.search("note 7", 5)]

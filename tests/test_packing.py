@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 from standins.mutations import rehash
+from standins.packages import Exported
 
 from harrier_edge import packing
 from harrier_edge.doctor.caches import examine
@@ -48,10 +48,13 @@ def vector_by_layers(package: Path) -> npt.NDArray[np.float32]:
 
 @pytest.mark.parametrize("precision", ["fp32", "int8", "int8-block", "int4"])
 def test_packed_weights_give_the_bits_of_the_package(
-    precision: str, exported: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    precision: str,
+    tiny_gemma: Path,
+    exported: Exported,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """When they are made, and when they are found."""
-    package = exported(precision)
+    package = exported(tiny_gemma, precision)
     made, found = vectors(package), vectors(package)
     long = vector_by_layers(package)
     assert [each.package for each in packed_folders()] == [package.resolve()]

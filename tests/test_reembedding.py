@@ -8,20 +8,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from standins.packages import Exported
 
 from harrier_edge import Embedder, Index
 from harrier_edge.admission import identity
 from harrier_edge.cli import main
 from harrier_edge.errors import ModelMismatchError, StoreError, UsageError
 from harrier_edge.store.exchange import Exchange
-from harrier_export import ExportOptions, export
 
 
 @pytest.fixture(scope="module")
-def other(tiny_qwen: Path, tmp_path_factory: pytest.TempPathFactory) -> Embedder:
+def other(tiny_qwen: Path, exported: Exported) -> Embedder:
     """Another model."""
-    target = tmp_path_factory.mktemp("packages") / "tiny-qwen"
-    return Embedder(export(tiny_qwen, target, ExportOptions(precision="fp32", verify=False)).folder)
+    return Embedder(exported(tiny_qwen, "fp32"))
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
@@ -16,13 +15,13 @@ import onnxruntime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from standins.packages import Exported
 
 from harrier_edge.beginnings import KEPT
 from harrier_edge.errors import PackageError, UsageError
 from harrier_edge.package import Package, find_package
 from harrier_edge.session import CACHED_TEXT_TOKENS, Session
 from harrier_edge.spec import MANIFEST_NAME, PackageManifest, read_table
-from harrier_export import ExportOptions, export
 from harrier_export.precision import PRECISIONS
 
 
@@ -70,17 +69,11 @@ def test_a_token_without_a_row_is_refused(tiny_package: Path) -> None:
 )
 def any_session(
     request: pytest.FixtureRequest,
-    exported: Callable[[str], Path],
-    tmp_path_factory: pytest.TempPathFactory,
+    exported: Exported,
 ) -> Session:
     """The tiny Gemma in each precision, and another architecture, on two threads."""
     checkpoint, precision = request.param
-    if checkpoint == "tiny_gemma":
-        target = exported(precision)
-    else:
-        target = tmp_path_factory.mktemp("packages") / precision
-        options = ExportOptions(precision=precision, verify=False)
-        export(request.getfixturevalue(checkpoint), target, options)
+    target = exported(request.getfixturevalue(checkpoint), precision)
     return Session(
         target / "model.onnx",
         dimension=64,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import harrier_export
 from harrier_export import ExportOptions, export
 from standins.folder import cache
 
+Exported = Callable[[Path, str], Path]  # checkpoint and precision -> package; a fixture
 DIGEST = 12  # hexadecimal digits of the exporter's hash in a package's name
 
 
