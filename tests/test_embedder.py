@@ -213,6 +213,6 @@ def test_a_token_that_the_table_lacks_is_refused(tiny_embedder: Embedder) -> Non
         tiny_embedder.complete([[5], [6, 999_999]])
     with pytest.raises(UsageError, match="token id -1"):
         tiny_embedder.complete([[-1]])
-    assert Embedder("kestrel").complete([[47_999]])[0].ids[1] == 47_999
-    with pytest.raises(UsageError, match="0 to 47999"):
-        Embedder("kestrel").complete([[48_000]])
+    assert Embedder("kestrel").complete([[51_999]])[0].ids[1] == 51_999
+    with pytest.raises(UsageError, match="0 to 51999"):
+        Embedder("kestrel").complete([[52_000]])

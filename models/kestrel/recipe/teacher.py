@@ -12,25 +12,28 @@ from tokenizers import Tokenizer
 from torch.nn import functional
 from transformers import BertModel
 
+from recipe.processor import HALF, compiled
+
 DIMENSION = 384
 PART = 4_096  # texts
 MAX_TOKENS = 256  # the teacher's own limit
-_BATCH_TOKENS = 4_096
-_BLANK = "\u2581"  # begins the tokens that begin a word
+_BATCH_TOKENS = 2_048
+BLANK = "\u2581"  # begins the tokens that begin a word
 
 Vectors = npt.NDArray[np.float16]
 
 
 class Teacher:
-    """all-MiniLM-L6-v2 in bfloat16: the mean of its last hidden states, unit length."""
+    """all-MiniLM-L6-v2: the mean of its last states, unit length; bfloat16 where that is fast."""
 
     def __init__(self, work: Path) -> None:
         (folder,) = work.glob("teacher/*/model")
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MAX_TOKENS)
-        model = BertModel.from_pretrained(folder, add_pooling_layer=False, dtype=torch.bfloat16)
-        self._model = model.eval()
+        dtype = HALF or torch.float32
+        model = BertModel.from_pretrained(folder, add_pooling_layer=False, dtype=dtype)
+        self._model = compiled(model.eval())
 
     @torch.inference_mode()
     def encode(self, texts: list[str]) -> Vectors:
@@ -76,13 +79,14 @@ def build(work: Path, texts: list[str]) -> Vectors:
     return np.concatenate(parts)
 
 
-def words(work: Path, tokenizer: Tokenizer) -> dict[int, Vectors]:
-    """The vectors of the tokens that are words by themselves or parts of them, in Latin letters."""
+def words(work: Path, tokens: dict[str, int]) -> dict[int, Vectors]:
+    """The vectors of those of `tokens` that are words by themselves or parts of them, in Latin
+    letters, by row."""
     found = {
-        row: token.removeprefix(_BLANK)
-        for token, row in sorted(tokenizer.get_vocab().items())
-        if len(token) > 2 and token.removeprefix(_BLANK).isascii()
-        and token.removeprefix(_BLANK).isalpha()
+        row: token.removeprefix(BLANK)
+        for token, row in sorted(tokens.items())
+        if len(token) > 2 and token.removeprefix(BLANK).isascii()
+        and token.removeprefix(BLANK).isalpha()
     }  # fmt: skip
     vectors = Teacher(work).encode(list(found.values()))
     return dict(zip(found, vectors, strict=True))

@@ -12,6 +12,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from recipe.prose import prose
 from recipe.sentences import sentences
 from recipe.sources import DESCRIPTIONS, descriptions
 
@@ -21,7 +22,7 @@ _BRACKETS = re.compile(r"\s*[\[({<][^\])}>]*[\])}>]\s*")
 _MARKUP = re.compile(r"<[^<>]*>|[~_&](?=\w)|\\[nt]")
 _PARAGRAPH = re.compile(r'<p id="(par_id\w+)"[^>]*>(.*?)</p>', re.DOTALL)
 _TAG = re.compile(r"<[^<>]*>")
-_DIGIT_RUN = re.compile(r"\d{3,}")
+_DIGIT_RUN = re.compile(r"\d{5,}")
 _SENTENCES = 80_000  # made up
 _TERM = 60  # characters of a gene's term in them
 _OFFICE = "usr/lib/libreoffice/program/resource"
@@ -29,6 +30,8 @@ _WESNOTH = "usr/share/games/wesnoth"
 # Thousands of names that few people know, in languages that fewer speak.
 _NAMES_OF_NAMES = ("iso_3166-2", "iso_639-3", "iso_639-5", "iso_639_3", "iso_639_5", "iso_15924")
 _TAGS = {"pt-BR": "pt_BR", "zh-CN": "zh_CN", "zh-TW": "zh_TW"}
+_TAGS |= {"es_ES": "es", "es_AR": "es", "it_IT": "it", "uk_UA": "uk"}
+_CATACLYSM = "cataclysm-dda.mo"
 # ISO 639-2 as FreeDict and Tatoeba have it -> the code that the other sources use.
 _CODES = (
     "ara:ar bul:bg ces:cs dan:da deu:de ell:el fin:fi fra:fr hin:hi hrv:hr hun:hu ind:id ita:it "
@@ -59,6 +62,8 @@ def english(work: Path, seed: int) -> Iterator[tuple[str, str]]:
         yield from (("passage", paragraph) for paragraph in paragraphs)
         if len(paragraphs) > 1:
             yield "long", short + ". " + " ".join(paragraphs)
+    yield from prose(work)
+    yield from (("prose", text) for text in _cataclysm(work))
 
 
 def pairs(work: Path) -> Iterator[tuple[str, Pair]]:
@@ -304,6 +309,7 @@ def _catalogues(work: Path) -> Iterator[tuple[str, Pair]]:
     root = work / "root"
     patterns = (
         ("usr/share/locale", "*/LC_MESSAGES/iso_*.mo"),
+        ("usr/share/locale", f"*/LC_MESSAGES/{_CATACLYSM}"),
         (_OFFICE, "*/LC_MESSAGES/*.mo"),
         (_WESNOTH, "*/translations/*/LC_MESSAGES/*.mo"),
     )
@@ -316,6 +322,12 @@ def _catalogues(work: Path) -> Iterator[tuple[str, Pair]]:
             yield from ((language, pair) for pair in _messages(path))
 
 
+def _cataclysm(work: Path) -> Iterator[str]:
+    """What is told in Cataclysm: the keys of the language that has most of it."""
+    path = work / "root/usr/share/locale/ru/LC_MESSAGES" / _CATACLYSM
+    yield from (text for text, _ in _messages(path) if len(text) > 40)
+
+
 def _messages(path: Path) -> Iterator[Pair]:
     with path.open("rb") as file:
         try:
@@ -323,7 +335,7 @@ def _messages(path: Path) -> Iterator[Pair]:
         except (UnicodeDecodeError, OSError):
             return
     for key, value in catalogue.items():
-        if isinstance(key, str) and key and value:
+        if isinstance(key, str) and key and value and "%" not in key:
             text = key.rpartition("\x04")[2]
             yield tidy(_MARKUP.sub("", text)), tidy(_MARKUP.sub("", value))
 

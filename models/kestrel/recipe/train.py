@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from torch.nn import functional
 
 from harrier_edge import catalog
 from recipe.corpus import View
+from recipe.processor import compiled
 from recipe.student import Bag, Encoder, Student
 from recipe.teacher import Vectors
 from recipe.vocabulary import BOS, EOS, PAD
@@ -43,18 +43,20 @@ class Stage:
 STAGES = (
     Stage(layers=0, minutes=3, batch=512, rate=5e-3, table_rate=2e-3, longest=256, english=0.5),
     Stage(layers=1, minutes=5, batch=512, rate=2e-3, table_rate=6e-4, longest=256, english=0.55),
-    Stage(layers=2, minutes=150, batch=256, rate=2e-3, table_rate=5e-4, longest=256, english=0.6),
+    Stage(layers=2, minutes=105, batch=256, rate=2e-3, table_rate=5e-4, longest=256, english=0.65),
 )
 TEMPERATURE = 0.05
-SHAPE = 0.3  # weight of the batch's similarities in the loss
+SHAPE = 0.3  # weight of the batch's similarities in the loss, as distributions
+SIMILARITY = 20.0  # and of their squared errors
 PROMPTED = 0.3  # of the texts that could be queries
 QUERY_TOKENS = 28
 FLATTEN = 0.6  # a language's share of the others goes with its size to this power, and
 MORE = {"de": 2.0, "es": 3.0, "fr": 2.0, "ru": 3.0, "zh_CN": 3.0, "ar": 4.0}  # with this
 _FEWEST = 300  # views of a language
-_KINDS = {"word": 0.05, "gene": 0.06, "gene term": 0.03, "gloss": 0.17, "example": 0.23,
-          "term": 0.05, "question": 0.06, "passage": 0.14, "long": 0.05, "document": 0.06,
-          "sentence": 0.06}  # fmt: skip
+_KINDS = {"word": 0.03, "gene": 0.02, "gene term": 0.02, "gloss": 0.10, "example": 0.16,
+          "term": 0.04, "question": 0.05, "passage": 0.04, "long": 0.01, "document": 0.01,
+          "sentence": 0.08, "title": 0.09, "paper": 0.10, "abstract": 0.025, "headline": 0.01,
+          "news": 0.09, "news passage": 0.02, "prose": 0.08, "prose passage": 0.02}  # fmt: skip
 _TASKS = (  # beside the model's own prompts, so that another instruction does no harm
     "Given a question, retrieve documents that answer it",
     "Find notes about this topic",
@@ -85,6 +87,7 @@ class Views:
         self._ids = [np.array(e.ids, np.int32) for e in encoded]
         self.size = len(views)
         self._targets = np.array([v.target for v in views])
+        self._native = np.array([v.language == "en" for v in views])
         self._vectors = vectors
         self._seed = seed
         self.vocabulary = tokenizer.get_vocab_size()
@@ -107,8 +110,8 @@ class Views:
         self._english /= self._english.sum()
         self._others = np.array([sizes.get(group, 0.0) / whole for group in groups])
 
-    def window(self, stage: Stage, number: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """(ids, lengths, teacher's vectors) of the batches of one window."""
+    def window(self, stage: Stage, number: int) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """(ids, lengths, teacher's vectors, whether it is English) of the batches of one window."""
         rng = np.random.default_rng([self._seed, STAGES.index(stage), number])
         size = _WINDOW * stage.batch
         shares = stage.english * self._english + (1 - stage.english) * self._others
@@ -128,7 +131,8 @@ class Views:
         order = np.argsort([len(t) for t in texts], kind="stable").reshape(_WINDOW, -1)
         for rows in rng.permutation(order):
             targets = self._vectors[self._targets[chosen[rows]]].astype(np.float32)
-            yield *_padded([texts[r] for r in rows]), torch.from_numpy(targets)
+            native = torch.from_numpy(self._native[chosen[rows]])
+            yield *_padded([texts[r] for r in rows]), torch.from_numpy(targets), native
 
     def agreement(self, student: Encoder) -> tuple[float, float]:
         """Mean cosine to the teacher on texts that are held back: English, and other languages."""
@@ -266,9 +270,7 @@ class Training:
     ) -> None:
         self._model, self._stage, self._data = model, stage, data
         self._state, self._number = state, number
-        self._embedded = model.embedded
-        if stage.layers > 1 and shutil.which("g++"):
-            self._embedded = torch.compile(model.embedded, dynamic=True)
+        self._embedded = compiled(model.embedded) if stage.layers > 1 else model.embedded
         table = model.embed_tokens.weight.requires_grad_(False)
         self._rows = Rows(table, trust)
         self._others = _optimizer(model, stage)
@@ -291,8 +293,8 @@ class Training:
         kept = time.monotonic()
         while (done := self.done()) < 1:
             losses = []
-            for ids, lengths, targets in self._data.window(self._stage, self._window):
-                losses.append(self._batch(ids, lengths, targets, done))
+            for batch in self._data.window(self._stage, self._window):
+                losses.append(self._batch(*batch, done))
                 if (done := self.done()) >= 1:
                     break
             self._window += 1
@@ -307,13 +309,16 @@ class Training:
                 kept = time.monotonic()
                 self._keep()
 
-    def _batch(self, ids: Tensor, lengths: Tensor, targets: Tensor, done: float) -> float:
+    def _batch(
+        self, ids: Tensor, lengths: Tensor, targets: Tensor, native: Tensor, done: float
+    ) -> float:
         rate = min(1.0, (self._step + 1) / 50) * _falling(done)
         for group in self._others.param_groups:
             group["lr"] = group["highest"] * rate
         rows, places = torch.unique(ids, return_inverse=True)
         table = self._model.embed_tokens.weight[rows].requires_grad_()
-        loss = _loss(self._embedded(functional.embedding(places, table), lengths), targets)
+        vectors = self._embedded(functional.embedding(places, table), lengths)
+        loss = _loss(vectors, targets, native)
         self._others.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(self._others.param_groups[0]["params"], 1.0)
@@ -351,14 +356,20 @@ def _padded(texts: list[npt.NDArray[np.int32]]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(ids), torch.from_numpy(lengths)
 
 
-def _loss(vectors: Tensor, targets: Tensor) -> Tensor:
-    """2 (1 - cosine) and the divergence of the batch's similarities, each row a distribution."""
+def _loss(vectors: Tensor, targets: Tensor, native: Tensor) -> Tensor:
+    """2 (1 - cosine); the divergence of the batch's similarities, each row a distribution; and the
+    squared errors of those among English texts (as in Zhang et al. 2024, arXiv:2412.19048).
+
+    Foreign texts, still far from their targets, would pull the similarities toward nothing.
+    """
     targets = functional.normalize(targets, dim=1)
     cosine = (vectors * targets).sum(1).mean()
     own = functional.log_softmax(vectors @ vectors.T / TEMPERATURE, 1)
     wanted = functional.log_softmax(targets @ targets.T / TEMPERATURE, 1)
     shape = functional.kl_div(own, wanted, reduction="batchmean", log_target=True)
-    return 2 * (1 - cosine) + SHAPE * shape
+    vectors, targets = vectors[native], targets[native]
+    errors = (vectors @ vectors.T - targets @ targets.T).square().sum() / max(1, len(targets)) ** 2
+    return 2 * (1 - cosine) + SHAPE * shape + SIMILARITY * errors
 
 
 def _optimizer(model: Encoder, stage: Stage) -> torch.optim.Optimizer:

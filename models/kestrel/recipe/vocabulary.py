@@ -14,7 +14,7 @@ from tokenizers import pre_tokenizers as pre
 from harrier_edge import catalog
 from recipe.corpus import View
 
-SIZE = 48_000
+SIZE = 52_000
 PAD, EOS, BOS, UNKNOWN = range(4)
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]
 _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
