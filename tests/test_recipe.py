@@ -293,9 +293,14 @@ def test_only_a_killed_run_is_continued(tmp_path: Path, monkeypatch: pytest.Monk
             command.main()
         return {"training.pt", "tokenizer.json", "views.json", "vectors"} & set(found[-1])
 
-    for step in ("sources.fetch", "teacher.build", "teacher.words", "carried.former"):
+    for step in (
+        "sources.fetch",
+        "vocabulary.build",
+        "teacher.build",
+        "teacher.words",
+        "carried.former",
+    ):
         monkeypatch.setattr(f"recipe.{step}", lambda *_: None)
-    monkeypatch.setattr("recipe.vocabulary.build", lambda *_: Tokenizer(BPE()))
     monkeypatch.setattr("recipe.corpus.build", build)
     monkeypatch.setattr("recipe.corpus.load", lambda work: ([], []))
     monkeypatch.setattr("recipe.checkpoint.write", write)

@@ -47,7 +47,7 @@ def main() -> None:
     texts, views = corpus.load(args.work)
     tokenizer = vocabulary.build(args.work, views, args.seed)
     vectors = teacher.build(args.work, texts)
-    words = teacher.words(args.work, tokenizer.get_vocab())
+    words = teacher.words(args.work, tokenizer)
     former = carried.former(args.output, tokenizer, words) if begins_with else None
     student = train.run(args.work, views, tokenizer, vectors, words, former, args.seed)
     checkpoint.write(student, args.work, args.output)

