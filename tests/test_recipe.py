@@ -10,25 +10,30 @@ import tarfile
 import zipfile
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from tokenizers import Tokenizer
-from tokenizers.models import BPE
+from tokenizers.models import BPE, WordLevel
+from tokenizers.pre_tokenizers import Whitespace
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "models" / "kestrel"))
 
 from recipe import prose  # noqa: E402
 from recipe.clean import Held  # noqa: E402
-from recipe.sentences import sentences  # noqa: E402
+from recipe.sentences import _KINDS, Grammar  # noqa: E402
+from recipe.variants import COUNT, Variants  # noqa: E402
+from recipe.wordnet import WordNet  # noqa: E402
 
 torch = pytest.importorskip("torch")
 
 from recipe import __main__ as command  # noqa: E402
 from recipe.carried import carry  # noqa: E402
-from recipe.student import Bag, Linear, Student, config  # noqa: E402
-from recipe.train import SIMILARITY, Rows, _loss  # noqa: E402
+from recipe.corpus import View  # noqa: E402
+from recipe.student import Bag, Encoder, Linear, Student, config  # noqa: E402
+from recipe.train import SIMILARITY, STAGES, Rows, Views, _loss  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 
@@ -66,35 +71,106 @@ def test_what_is_evaluated_is_not_learned(held: Held, text: str, is_held: bool) 
     assert held.has(text) is is_held
 
 
-def test_sentences_are_made_of_common_words(tmp_path: Path) -> None:
-    """Every slot is filled, verbs have the forms that WordNet lists or else the rules', and many
-    sentences come with another like them."""
+@pytest.fixture
+def share(tmp_path: Path) -> Path:
+    """WordNet and iso-codes, small: one word of each lexicographer file that a sentence draws from,
+    and one kind of each thing whose kinds it draws."""
     nouns = (
-        "artist ibex mug pear city ear act fair fact word "
-        "tribe isle fern tax rust peace salt joy heat year"
+        "dancer:18 ibex:05 mug:06 pear:13 city:15 ear:08 fair:04 fact:11 word:09 rumour:10 "
+        "tribe:14 isle:17 fern:20 tax:21 rust:22 peace:26 calm:26 salt:27 joy:12 heat:07 year:28"
     )
-    verbs = "run lift eat make watch carry owe own vary fight think"
-    files = [18, 5, 6, 13, 15, 8, 4, 11, 9, 10, 14, 17, 20, 21, 22, 26, 27, 12, 7, 28]
-    verb_files = [38, 35, 34, 36, 39, 32, 41, 40, 30, 33, 31]
-    lines = [f"{word}%1:{n:02}:00:: 1 5" for word, n in zip(nouns.split(), files, strict=True)]
-    lines += [f"{word}%2:{n}:00:: 1 5" for word, n in zip(verbs.split(), verb_files, strict=True)]
-    lines += ["odd%3:00:00:: 1 5", "even%5:00:00:: 1 5", "rural%3:01:00:: 1 5", "x_y%1:18:00:: 1 9"]
-    (tmp_path / "wordnet").mkdir()
-    (tmp_path / "wordnet/cntlist.rev").write_text("\n".join(lines), "utf-8")
-    (tmp_path / "wordnet/verb.exc").write_text("ran run\nrunning run\nmade make\n", "utf-8")
+    verbs = (
+        "run:38 lift:35 eat:34 make:36 watch:39 carry:32 owe:41 own:40 vary:30 fight:33 think:31"
+    )
+    others = (("noun", nouns), ("verb", verbs), ("adj", "odd:00 rural:01"), ("adv", "slowly:02"))
+    lines: dict[str, list[str]] = {}
+    for name, words in others:
+        pairs = [pair.split(":") for pair in words.split()]
+        lines[name] = [
+            f"{i:08} {n} x 01 {word} 0 000 | a gloss" for i, (word, n) in enumerate(pairs)
+        ]
+    for number, noun in enumerate(_KINDS.values(), 1):
+        lower = noun.replace("_", "") + "like"
+        lines["noun"] += [
+            f"{900 + number:08} 06 n 01 {noun} 0 001 ~ {700 + number:08} n 0000 | a gloss",
+            f"{700 + number:08} 06 n 04 {lower} 0 Smith 0 must 0 two_words 0 001 @ "
+            f"{900 + number:08} n 0000 | a gloss",
+        ]
+    folder = tmp_path / "wordnet"
+    folder.mkdir()
+    for name, synsets in lines.items():
+        (folder / f"data.{name}").write_text("\n".join(["  1 A licence.", *synsets]), "utf-8")
+    (folder / "cntlist.rev").write_text("mug%1:06:00:: 1 5\n", "utf-8")
+    (folder / "verb.exc").write_text("ran run\nrunning run\nmade make\n", "utf-8")
+    (folder / "noun.exc").write_text("men man\nwomen woman\n", "utf-8")
     countries = tmp_path / "iso-codes/json/iso_3166-1.json"
     countries.parent.mkdir(parents=True)
     countries.write_text(json.dumps({"3166-1": [{"name": "Chad"}]}), "utf-8")
-    made = list(itertools.islice(sentences(tmp_path, ["mitosis"], ["ataxia"], 1), 4_000))
-    assert {
-        "An artist is lifting a mug.",
-        "An odd ibex is running across the isle.",
-        "The artist ran to the city with an ibex.",
-        "Someone is making a mug out of salt.",
-        "Chad owes Chad over act",
-        "Loss of ataxia leads to mitosis.",
-    } <= set(made)
-    assert not any("{" in text or "x_y" in text or " a a" in text for text in made)
+    return tmp_path
+
+
+class _Said(dict[str, float]):
+    """Every word is said as often, but for those that it holds."""
+
+    def get(self, word: str, default: object = None) -> float:
+        return super().get(word, 1e-4)
+
+
+def test_sentences_are_made_of_common_words(share: Path) -> None:
+    """Every slot is filled, verbs and nouns have the forms that WordNet lists or else the rules',
+    and neither names nor words that nobody says are among them."""
+    grammar = Grammar(
+        share, _Said({"peace": 1e-8, "clothinglike": 2e-6}), ["mitosis"], ["ataxia"], 1
+    )
+    text = "\n".join(itertools.islice(grammar, 20_000))
+    for part in (
+        " is lifting a ", " the mug", "running across the geologicalformationlike",
+        "\nTwo women are ", "\nChad owes Chad over fair\n", " an odd ",
+        "\nLoss of ataxia leads to mitosis.\n",
+    ):  # fmt: skip
+        assert part in text, text[:1_000]
+    for odd in ("{", "_", "Smith", "peace", " a a"):
+        assert odd not in text, odd
+
+
+def test_a_word_counts_by_the_sense_that_is_meant(tmp_path: Path) -> None:
+    """As the root of how often it is said in it: by WordNet's counts, half for what has none."""
+    lines = ["01 06 n 01 bass 0 000 | a fiddle", "02 05 n 01 bass 0 001 ~ 03 n 0000 | a fish"]
+    lines += ["03 05 n 02 bass 0 perch 0 000 | another fish"]
+    for name in ("noun", "verb", "adj", "adv"):
+        (tmp_path / f"data.{name}").write_text("\n".join(lines if name == "noun" else []), "utf-8")
+    (tmp_path / "cntlist.rev").write_text("bass%1:06:00:: 1 3\n", "utf-8")
+    wordnet = WordNet(tmp_path, {"bass": 1e-3, "perch": 1e-5})
+    words, weights = wordnet.of_file("1:06")
+    assert words == ["bass"]
+    assert weights == pytest.approx([(1e-3 * 3.5 / 4) ** 0.5])
+    for found, share in ((wordnet.of_file("1:05"), 0.5), (wordnet.kinds_of("bass"), 0.25)):
+        words, weights = found
+        bass = (1e-3 * share / 4) ** 0.5
+        assert words == ["bass", "perch"]
+        assert weights == pytest.approx([bass, bass + 1e-5**0.5])
+
+
+def test_variants_differ_in_a_few_words() -> None:
+    """Each is another text; most words stay, and one that is put in another's place is near it."""
+    words = ["slicing", "cutting", "onion", "garlic", "guitar", "piano", "person", "kitchen"]
+    vectors = np.repeat(np.eye(4, 8), 2, axis=0)
+    vectors[np.arange(8), 4 + np.arange(8) % 2] = 0.1
+    variants = Variants(words, vectors.astype(np.float16), 1)
+    base = "Person in a kitchen is slicing the onion, and another one with a guitar is not."
+    found = [variant for _ in range(300) for variant in variants.of(base)]
+    assert base not in found
+    assert len(found) == 300 * COUNT
+    assert sum("cutting" in text for text in found) > sum("piano slicing" in text for text in found)
+    assert {"onion", "garlic"} == {
+        word for text in found for word in words[2:4] if f"slicing the {word}, and" in text
+    }
+    own = set(base.lower().replace(",", "").rstrip(".").split())
+    kept = [len(own & set(text.lower().replace(",", "").rstrip(".").split())) for text in found]
+    assert np.mean(kept) > 0.7 * len(own)
+    assert any("is not slicing" in text for text in found)
+    assert all(text[0].isupper() for text in found)
+    assert variants.of("of") == []
 
 
 def _bag() -> Bag:
@@ -215,6 +291,50 @@ def test_of_a_paper_whose_publisher_claims_a_copyright_the_title_alone_is_read(
         *(("paper", sentence) for sentence in sentences),
         ("title", "Other birds."),
     ]
+
+
+def test_a_text_and_its_variants_come_in_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have the same instruction or none, and where one is held back none of them is learned
+    from: of these, similarities are compared with the teacher's."""
+    monkeypatch.setattr("recipe.train._HELD_BACK", 80)
+    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    texts = [f"w{i}" for i in range(800)]
+    tokenizer = Tokenizer(WordLevel({t: i for i, t in enumerate(special + texts)}, "<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    # Every text is one word, so that its token tells which it is; four of eight are a family.
+    views = [
+        View(text, i, "variant", "en", i // 8) if i % 8 < 4 else View(text, i, "news", "en")
+        for i, text in enumerate(texts)
+    ]
+    views += [View(f"{text} {text}", i, "foreign", "de") for i, text in enumerate(texts)]
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((800, 384)).astype(np.float16)
+    data = Views(views, tokenizer, vectors, seed=1)
+    stage = STAGES[-1]
+    batches = list(data.window(stage, 3))
+    whole = parts = 0
+    for ids, lengths, targets, native in batches:
+        assert len(ids) == len(lengths) == len(targets) == len(native) == stage.batch
+        rows = torch.arange(len(ids))
+        places = ids[rows, lengths - 2] - len(special)
+        assert torch.equal(targets, torch.from_numpy(vectors[places].astype(np.float32)))
+        assert int(places.min()) >= 80, "the others are held back"
+        for family in range(100):
+            own = native & (places // 8 == family) & (places % 8 < 4)
+            count = int(own.sum())
+            whole += count == 4 * len(set(lengths[own].tolist())) > 0
+            parts += count > 0
+    assert whole > 0.6 * parts, "but for one that is drawn twice, or cut by a batch's end"
+    again = list(data.window(stage, 3))
+    assert all(torch.equal(a, b) for one, two in zip(batches, again, strict=True)
+               for a, b in zip(one, two, strict=True))  # fmt: skip
+
+    def teacher(ids: Any, lengths: Any) -> Any:
+        places = (ids[torch.arange(len(ids)), lengths - 2] - len(special)).numpy()
+        own = torch.from_numpy(vectors[places].astype(np.float32))
+        return torch.nn.functional.normalize(own, dim=1)
+
+    assert data.agreement(cast("Encoder", teacher)) == pytest.approx((1, 1, 1), abs=1e-3)
 
 
 def test_similarities_are_learned_among_english_texts_alone() -> None:

@@ -10,12 +10,15 @@ from pathlib import Path
 
 from recipe.clean import Held
 from recipe.markup import tidy
-from recipe.texts import english, pairs, usable
+from recipe.teacher import Teacher
+from recipe.texts import common, english, pairs, usable
+from recipe.variants import Variants
 
 # How many English texts of each kind the teacher reads, and how long they may be in characters:
 # the teacher's minutes are what limits them.
 KINDS = {
     "word": (30_000, 40),
+    "common word": (30_000, 40),
     "gene": (5_000, 320),
     "gene term": (5_000, 90),
     "gloss": (20_000, 220),
@@ -25,7 +28,7 @@ KINDS = {
     "passage": (6_000, 420),
     "long": (500, 1_000),
     "document": (1_000, 1_100),
-    "sentence": (30_000, 220),
+    "sentence": (45_000, 220),
     "title": (30_000, 220),
     "paper": (35_000, 220),
     "abstract": (3_500, 1_100),
@@ -40,6 +43,11 @@ PAIRS = {"de": 36_000, "es": 14_000, "fr": 12_000, "ru": 12_000, "zh_CN": 12_000
 FEWER = 5_000  # of every other language
 SENTENCES = 0.6
 _TERM = 30  # characters: what is longer counts as a sentence
+# How many texts of each kind have variants, and how long they may be in characters and words.
+VARIED = {"sentence": 18_000, "example": 10_000, "term": 4_000, "news": 5_000, "headline": 3_500,
+          "prose": 3_500, "title": 3_000, "paper": 2_000, "question": 1_000}  # fmt: skip
+_VARIED_LONGEST, _VARIED_WORDS = 130, 4
+NONE = -1  # the family of what has no variants
 
 
 @dataclass(frozen=True)
@@ -48,8 +56,9 @@ class View:
 
     text: str
     target: int  # index into the English texts
-    kind: str  # of the English sources, or "foreign"
+    kind: str  # of the English sources, "variant" or "foreign"
     language: str
+    family: int = NONE  # what a text and its variants have in common
 
 
 def build(work: Path, shared: Path, seed: int) -> None:
@@ -59,10 +68,10 @@ def build(work: Path, shared: Path, seed: int) -> None:
     rng = random.Random(seed)
     held = Held(shared)
     ids: dict[str, int] = {}
-    views: list[tuple[str, int, str, str]] = []
+    views: list[tuple[str, int, str, str, int]] = []
 
-    def add(text: str, view: str, kind: str, language: str) -> None:
-        views.append((view, ids.setdefault(text, len(ids)), kind, language))
+    def add(text: str, view: str, kind: str, language: str, family: int = NONE) -> None:
+        views.append((view, ids.setdefault(text, len(ids)), kind, language, family))
 
     dropped = 0
     found: dict[str, dict[str, None]] = defaultdict(dict)
@@ -98,15 +107,29 @@ def build(work: Path, shared: Path, seed: int) -> None:
         for text, foreign in both:
             if (text, foreign) not in known and text in ids and not held.has(foreign):
                 add(text, foreign, "foreign", language)
+    by_kind: dict[str, list[str]] = defaultdict(list)
+    for text, _, kind, language, _ in views:
+        if language == "en" and len(text) <= _VARIED_LONGEST and text.count(" ") >= _VARIED_WORDS:
+            by_kind[kind].append(text)
+    words = list(common())
+    variants = Variants(words, Teacher(work).encode(words), seed)
+    bases = [text for kind, count in VARIED.items() for text in by_kind[kind][:count]]
+    for family, base in enumerate(bases):
+        for text in (base, *variants.of(base)):
+            if not held.has(text):
+                add(text, text, "variant", "en", family)
+
     texts = list(ids)
     rng.shuffle(texts)  # so that the first of them stand for all
     places = {text: place for place, text in enumerate(texts)}
     moved = [places[text] for text in ids]
-    views = [(view, moved[target], kind, language) for view, target, kind, language in views]
+    views = [
+        (view, moved[target], kind, code, family) for view, target, kind, code, family in views
+    ]
     (work / "english.json").write_text(json.dumps(texts, ensure_ascii=False))
     (work / "views.json").write_text(json.dumps(views, ensure_ascii=False))
     counts: dict[str, int] = defaultdict(int)
-    for _, _, kind, language in views:
+    for _, _, kind, language, _ in views:
         counts[kind if language == "en" else language] += 1
     print(f"{len(ids)} English texts, {len(views)} views, {dropped} held out: {dict(counts)}")
 

@@ -1,67 +1,113 @@
-"""Makes plain English sentences of WordNet's common words: who does what, where, to whom.
+"""Makes plain English sentences: who does what, where, to whom; news, findings, questions.
 
 Definitions say little of how words act on each other, and the teacher can read any sentence, a
-strange one too. What is common is told by WordNet's counts of senses in running text.
+strange one too. What is common is told by how often words are said.
 """
 
 from __future__ import annotations
 
 import json
-import math
 import random
 import re
-from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-# The lexicographer files of WordNet that a slot draws from, by part of speech and number.
-_SLOTS = {
+from recipe.wordnet import WordNet
+
+# WordNet's lexicographer files that a slot draws from, by part of speech and number;
+_FILES = {
     "person": "1:18", "animal": "1:05", "thing": "1:06", "food": "1:13", "place": "1:15",
     "body": "1:08", "act": "1:04", "event": "1:11", "idea": "1:09", "word": "1:10",
     "group": "1:14", "nature": "1:17", "plant": "1:20", "money": "1:21", "process": "1:22",
     "state": "1:26", "substance": "1:27", "feeling": "1:12", "quality": "1:07", "time": "1:28",
     "go": "2:38", "touch": "2:35", "eat": "2:34", "make": "2:36", "see": "2:39", "say": "2:32",
     "deal": "2:41", "own": "2:40", "change": "2:30", "fight": "2:33", "think": "2:31",
-    "how": "3:00", "like": "5:00", "of": "3:01",
+    "how": "3:00", "of": "3:01", "manner": "4:02",
+}  # fmt: skip
+# and nouns whose kinds it draws from.
+_KINDS = {
+    "garment": "clothing", "instrument": "musical_instrument", "vehicle": "vehicle",
+    "sport": "sport", "furniture": "furniture", "room": "room", "building": "building",
+    "produce": "produce", "dish": "dish", "drink": "beverage", "container": "container",
+    "tool": "tool", "toy": "plaything", "worker": "worker", "leader": "leader",
+    "crime": "crime", "disaster": "misfortune", "weapon": "weapon", "bird": "bird",
+    "beast": "mammal", "meat": "meat", "land": "geological_formation", "road": "road",
+    "machine": "machine", "illness": "disease", "company": "enterprise", "match": "contest",
+}  # fmt: skip
+_NUMBERS = "two three four five six seven eight nine ten twelve 20 31 47 hundreds thousands"
+_LISTED = {
+    "day": "Monday Tuesday Wednesday Thursday Friday Saturday Sunday",
+    "number": _NUMBERS,
+    "color": "red green blue yellow black white brown orange pink purple gray tan golden dark",
+    "size": "small big large little tiny huge tall short long old new young wet empty",
+    "near": "in on near beside behind under over by with without against inside outside",
+    "human": "man man woman woman boy girl child kid baby lady guy person player dancer",
+    "cut": "slicing cutting peeling chopping cooking frying eating washing mixing grating",
+    "pose": "sitting standing lying sleeping walking running jumping playing waiting resting",
+    "may": "should could would can must might cannot shouldn't",
+}
+# Parts of a sentence, from which a slot of their name draws.
+_PARTS = {
+    "one": ("a {human}", "the {human}", "a {human}", "a {size} {human}", "someone", "a {person}",
+            "a {human} in a {color} {garment}", "a {human} wearing a {garment}", "a {beast}",
+            "the {animal}", "a {color} {beast}", "a {worker}", "my {person}", "she", "he",
+            "a {human} with a {thing}", "a {color} and {color} {bird}"),
+    "some": ("two {human:s}", "{number} {human:s}", "several {person:s}", "people",
+             "a group of {human:s}", "a {human} and a {human}", "{number} {beast:s}",
+             "a {human} and a {animal}", "the {worker:s}", "many {animal:s}", "they"),
+    "what": ("a {thing}", "the {thing}", "a {color} {thing}", "a {size} {thing}", "a {tool}",
+             "a {toy}", "some {food}", "a {container}", "a {container} of {food}", "the {animal}",
+             "a {vehicle}", "{thing:s}", "some {substance}", "a {machine}", "a {weapon}"),
+    "where": ("{near} the {place}", "on the {furniture}", "in the {room}", "at the {building}",
+              "{near} a {nature}", "across the {land}", "{near} the {road}", "{near} {what}",
+              "in the {color} {building}", "on a {vehicle}", "{near} the {plant:s}"),
+    "doing": ("{touch:ing} {what}", "{touch:ing} {what}", "{go:ing} {where}", "{pose} {where}",
+              "{pose}", "playing the {instrument}", "playing {sport}", "riding a {vehicle}",
+              "riding a {beast}", "{cut} a {produce}", "{cut} some {meat}", "{cut} {food}",
+              "{see:ing} {what}", "wearing a {color} {garment}", "talking to {one}",
+              "{say:ing} to {one}", "{make:ing} {what}", "{make:ing} a {dish}",
+              "drinking {drink}", "pouring {drink} into a {container}", "holding {what}",
+              "{touch:ing} {one}", "{go:ing} {manner}", "{eat:ing} {food} {where}",
+              "trying to {touch} {what}", "{touch:ing} {body:s}", "{go:ing} with {one}"),
+    "fact": ("{killed|injured|arrested|missing|saved|charged}",
+             "{killed|hurt|dead|found|trapped} in {country} {disaster}"),
 }  # fmt: skip
 _EVERYDAY = (
-    "A {person} is {touch:ing} a {thing}.",
-    "A {person} {touch:s} a {like} {thing} in the {place}.",
-    "The {person} {go:ed} to the {place} with a {animal}.",
-    "A {how} {animal} is {go:ing} across the {nature}.",
-    "Two {animal:s} are {go:ing} near a {thing}.",
-    "Three {person:s} are {touch:ing} {food} in a {thing}.",
-    "A {person} is {eat:ing} {food} and {see:ing} a {animal}.",
-    "Several {person:s} {see} a {thing} beside the {nature}.",
-    "There is a {how} {thing} next to a {like} {thing}.",
-    "A {person} and a {person} are {go:ing} through the {place}.",
-    "The {animal} is not {touch:ing} the {plant}.",
-    "Nobody is {touch:ing} the {thing}.",
-    "Someone is {make:ing} a {thing} out of {substance}.",
-    "A {person} in a {how} {thing} {touch:s} {body:s}.",
-    "My {person} {own:ed} a {thing} last {time}.",
-    "I {think} that the {thing} is too {how}.",
-    "You should {touch} the {food} before you {eat} it.",
+    "{one} is {doing}.", "{one} is {doing}.", "{one} is {doing} {where}.", "{one} {doing}.",
+    "{some} are {doing}.", "{some} are {doing} {where}.", "{some} {doing}", "{one} {doing} {where}",
+    "{one} {touch:s} {what} {where}.", "{one} {go:s} {where}.", "{one} is not {doing}.",
+    "{what} {where}.", "{what} is {where}.", "There is {what} {where}.",
+    "There is no {human} {doing}.", "Nobody is {doing}.", "{one} {pose} next to {one}.",
+    "The {animal} is {go:ing} after a {animal}.", "{one} was {doing} while {some} were {doing}.",
+    "{what} is being {touch:ed} by {one}.",
+)  # fmt: skip
+_TALK = (
+    "You {may} {touch} {what} before you {touch} it.", "I {think} that the {thing} is too {how}.",
+    "It depends on the {quality} of your {idea}.", "You {may} {deal} with your {person}.",
+    "It is {how} to {own} a {thing}.", "I {may} not {change} the {thing}, but you {may}.",
     "We {change:ed} the {quality} of the {thing} because of the {event}.",
-    "Is it {how} to {deal} with a {person} about {money}?",
-    "How can I {change} a {how} {thing}?",
-    "Why does my {animal} {touch} the {thing}?",
-    "What is the best {act} for {feeling}?",
-    "Can a {person} {own} {money} without a {word}?",
-    "It depends on the {quality} of your {idea}.",
-)
+    "My {person} {own:ed} {what} last {time}.", "If you {think} so, you {may} {say} it.",
+    "The {idea} is {how}, but the {act} is not.", "This {word} does not {change} your {idea}.",
+    "I have the same {state} with my {machine}.", "There is a {how} {quality} in {act}.",
+    "{Is it|It is|It is not} {how} to {deal} with a {person} about {money}?",
+    "How {can|do|should} I {change} a {how} {thing}?", "What is the best {act} for {feeling}?",
+    "Why does my {animal} {touch} the {thing}?", "Can a {person} {own} {money} without a {word}?",
+)  # fmt: skip
 _NEWS = (
-    "{country} {deal:s} {country} over {act}",
-    "{country} {group} {say:s} {event} was {how}",
-    "{person:s} {fight} in {country} after {event}",
-    "At least two {person:s} {change:ed} in {country} {event}",
-    "{group} {deal:s} {person} in {act} case",
+    "{country} {deal:s} {country} over {act}", "{country} {group} {say:s} {event} was {how}",
+    "{number} {person:s} {fact}", "{number} {fact} in {country} {building} {disaster}",
+    "{person:s} {fight} in {country} after {event}", "{country} {leader} {say:s} {event} is {how}",
+    "At least {number} {person:s} {fact} after {event}", "{crime} suspect {fact} in {country}",
+    "{group} {deal:s} {person} in {crime} case", "{company} to {own} {company} for {money}",
     "The {of} {group} {say:ed} on {day} that it would {own} {money}.",
-    "{country}'s {person} {say:ed} the {idea} would {change} the {of} {process}.",
-    "Shares of the {group} {change:ed} after the {word} about {money}.",
-    "The {person} {say:ed} {money} {change:ed} because of {process} in {country}.",
-    "{person:s} in {country} {think} {of} {act} {how}",
-)
+    "{country}'s {leader} {say:ed} the {idea} would {change} the {of} {process}.",
+    "Shares of the {company} {rose|fell|climbed|dropped} {number} percent on {day}.",
+    "The {leader} {say:ed} {money} {change:ed} because of {process} in {country}.",
+    "{person:s} in {country} {think} {of} {act} {how}", "{country} {leader} {go:s} to {country}",
+    "{country} beats {country} in {match}", "{illness} {change:s} in {country}, {worker:s} {say}",
+    "{country} {weapon} {act} {say:ed} to be {how}", "{worker:s} {deal} over {money}",
+    "Police {see} {number} after {crime} in {country} {place}",
+)  # fmt: skip
 _FINDINGS = (
     "{term} increases the risk of {rare}.",
     "{rare} is associated with lower {quality} of {term}.",
@@ -73,9 +119,9 @@ _FINDINGS = (
     "Patients with {rare} show increased {term}.",
     "{term} is regulated by {rare} during {process}.",
     "Deficiency of {substance} causes {rare} in {animal:s}.",
-    "{rare} activates {term} in response to {state}.",
+    "{rare} activates {term} in response to {illness}.",
     "The {quality} of {rare} predicts {state} after {act}.",
-    "In {country}, {rare} is more common among {person:s} with {state}.",
+    "In {country}, {rare} is more common among {person:s} with {illness}.",
     "We {see:ed} that {rare} and {rare} {change} {term} in {animal:s}.",
     "A high {quality} of {substance} in {body} is a sign of {rare}.",
     "Low {term} improves {state} of {body} {substance}.",
@@ -88,96 +134,81 @@ _QUESTIONS = (
     "where do {animal:s} {go} in the {time}?",
     "Which {group} {own:s} the {thing} in {country}?",
     "what is the {quality} of {substance}",
-    "Why did the {person} {say} that the {event} was {how}?",
+    "Why did the {leader} {say} that the {event} was {how}?",
     "What {process} {change:s} {substance} into {substance}?",
-    "In which {place} was the {like} {word} {make:ed}?",
+    "In which {place} was the {how} {word} {make:ed}?",
     "how to {change} a {thing} without {money}",
     "Which {of} {idea} did {country} {deal}?",
     "What do {person:s} {think} about {of} {act}?",
     "How does {rare} {change} {term}?",
     "what causes {rare} in {person:s}",
-    "Does {substance} help against {rare}?",
+    "Does {substance} help against {illness}?",
 )
-_SHARE = {_EVERYDAY: 0.4, _NEWS: 0.15, _FINDINGS: 0.25, _QUESTIONS: 0.2}
-_DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
-_SLOT = re.compile(r"{(\w+)(?::(\S+?))?}")
-_ALIKE = 0.5  # of the sentences come once more, with another word in one place
+_SHARE = {_EVERYDAY: 0.5, _TALK: 0.1, _NEWS: 0.15, _FINDINGS: 0.1, _QUESTIONS: 0.15}
+_SLOT = re.compile(r"{([^{}:]+)(?::(\w+))?}")
 _VOWEL = re.compile(r"\b([Aa]) (?=[aeiou])")
 
 
-def sentences(share: Path, terms: list[str], rare: list[str], seed: int) -> Iterator[str]:
+class Grammar:
     """Sentences without end, of WordNet and iso-codes in `share`; findings take `terms` and `rare`
-    words of a science."""
-    rng = random.Random(seed)
-    words = _common(share / "wordnet")
-    irregular = _irregular(share / "wordnet/verb.exc")
-    listed = json.loads((share / "iso-codes/json/iso_3166-1.json").read_text("utf-8"))
-    countries = [c.get("common_name", c["name"]).partition(",")[0] for c in listed["3166-1"]]
-    others: dict[str, list[str]] = {"country": countries, "day": _DAYS, "term": terms, "rare": rare}
+    words of a science. `said` gives the share of a word in all that is said."""
 
-    def word(slot: str, form: str) -> str:
-        if slot in others:
-            return rng.choice(others[slot])
-        known, weights = words[slot]
-        return _formed(rng.choices(known, cum_weights=weights)[0], form, irregular)
+    def __init__(
+        self, share: Path, said: Mapping[str, float], terms: list[str], rare: list[str], seed: int
+    ) -> None:
+        self._rng = random.Random(seed)
+        wordnet = WordNet(share / "wordnet", said)
+        self._weighted = {slot: wordnet.of_file(file) for slot, file in _FILES.items()}
+        self._weighted |= {slot: wordnet.kinds_of(noun) for slot, noun in _KINDS.items()}
+        listed = json.loads((share / "iso-codes/json/iso_3166-1.json").read_text("utf-8"))
+        countries = [c.get("common_name", c["name"]).partition(",")[0] for c in listed["3166-1"]]
+        self._others = {slot: words.split() for slot, words in _LISTED.items()}
+        self._others |= {"country": countries, "term": terms, "rare": rare}
+        self._irregular = _irregular(share / "wordnet")
 
-    while True:
-        (templates,) = rng.choices(list(_SHARE), weights=list(_SHARE.values()))
-        template = rng.choice(templates)
-        slots = _SLOT.findall(template)
-        chosen = [word(*slot) for slot in slots]
-        yield _filled(template, chosen)
-        if rng.random() < _ALIKE:
-            place = rng.randrange(len(chosen))
-            chosen[place] = word(*slots[place])
-            yield _filled(template, chosen)
+    def __iter__(self) -> Iterator[str]:
+        while True:
+            (templates,) = self._rng.choices(list(_SHARE), weights=list(_SHARE.values()))
+            text = _VOWEL.sub(r"\1n ", self._filled(self._rng.choice(templates)))
+            yield text[0].upper() + text[1:]
 
+    def _filled(self, template: str) -> str:
+        return _SLOT.sub(lambda slot: self._word(slot[1], slot[2]), template)
 
-def _filled(template: str, chosen: list[str]) -> str:
-    words = iter(chosen)
-    text = _VOWEL.sub(r"\1n ", _SLOT.sub(lambda _: next(words), template))
-    return text[0].upper() + text[1:]
-
-
-def _common(folder: Path) -> dict[str, tuple[list[str], list[float]]]:
-    """Slot -> its words and the running sum of their weights, the root of how often each comes."""
-    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for line in (folder / "cntlist.rev").read_text("utf-8").splitlines():
-        key, _, count = line.split()
-        lemma, _, sense = key.partition("%")
-        if lemma.isalpha() and lemma.isascii() and len(lemma) > 2:
-            counts[":".join(sense.split(":")[:2])][lemma] += int(count)
-    found = {}
-    for slot, key in _SLOTS.items():
-        total, weights = 0.0, []
-        for times in counts[key].values():
-            total += math.sqrt(times)
-            weights.append(total)
-        found[slot] = list(counts[key]), weights
-    return found
+    def _word(self, slot: str, form: str | None) -> str:
+        if "|" in slot:
+            return self._rng.choice(slot.split("|"))
+        if slot in _PARTS:
+            return self._filled(self._rng.choice(_PARTS[slot]))
+        if slot in self._others:
+            word = self._rng.choice(self._others[slot])
+        else:
+            words, weights = self._weighted[slot]
+            word = self._rng.choices(words, cum_weights=weights)[0]
+        return formed(word, form, self._irregular) if form else word
 
 
-def _irregular(path: Path) -> dict[tuple[str, str], str]:
-    """(verb, "ing" or "ed") -> what WordNet lists, the first of several."""
+def _irregular(folder: Path) -> dict[tuple[str, str], str]:
+    """(word, form) -> what WordNet lists, the first of several."""
     found: dict[tuple[str, str], str] = {}
-    for line in path.read_text("utf-8").splitlines():
-        form, verb = line.split()[:2]
-        found.setdefault((verb, "ing" if form.endswith("ing") else "ed"), form)
+    for name in ("noun", "verb"):
+        for line in (folder / f"{name}.exc").read_text("utf-8").splitlines():
+            word, root = line.split()[:2]
+            form = "s" if name == "noun" else "ing" if word.endswith("ing") else "ed"
+            found.setdefault((root, form), word)
     return found
 
 
-def _formed(word: str, form: str, irregular: dict[tuple[str, str], str]) -> str:
-    """`form`: "" as it is, "s" of a noun's plural or a verb, "ing", "ed"."""
+def formed(word: str, form: str, irregular: Mapping[tuple[str, str], str]) -> str:
+    """`form`: "s" of a noun's plural or a verb, "ing", "ed"."""
+    if (word, form) in irregular:
+        return irregular[word, form]
     if form == "s":
         if word.endswith("y") and word[-2] not in "aeiou":
             return word[:-1] + "ies"
         return word + ("es" if word.endswith(("s", "x", "z", "ch", "sh")) else "s")
-    if form in ("ing", "ed"):
-        if (word, form) in irregular:
-            return irregular[word, form]
-        if word.endswith("e"):
-            return word + "d" if form == "ed" else word[:-1] + "ing"
-        if form == "ed" and word.endswith("y") and word[-2] not in "aeiou":
-            return word[:-1] + "ied"
-        return word + form
-    return word
+    if word.endswith("e"):
+        return word + "d" if form == "ed" else word[:-1] + "ing"
+    if form == "ed" and word.endswith("y") and word[-2] not in "aeiou":
+        return word[:-1] + "ied"
+    return word + form

@@ -11,9 +11,11 @@ import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import wordfreq
+
 from recipe.markup import tidy, untagged
 from recipe.prose import prose
-from recipe.sentences import sentences
+from recipe.sentences import Grammar
 from recipe.sources import DESCRIPTIONS, descriptions
 
 Pair = tuple[str, str]  # English, foreign
@@ -22,6 +24,7 @@ _MARKUP = re.compile(r"<[^<>]*>|[~_&](?=\w)|\\[nt]")
 _PARAGRAPH = re.compile(r'<p id="(par_id\w+)"[^>]*>(.*?)</p>', re.DOTALL)
 _DIGIT_RUN = re.compile(r"\d{5,}")
 _SENTENCES = 80_000  # made up
+_SAID = 1e-6  # the least share of a common word in all that is said
 _TERM = 60  # characters of a gene's term in them
 _OFFICE = "usr/lib/libreoffice/program/resource"
 _WESNOTH = "usr/share/games/wesnoth"
@@ -43,11 +46,12 @@ def english(work: Path, seed: int) -> Iterator[tuple[str, str]]:
     """(kind, text) of the English sources; `seed` is of the sentences that are made up."""
     share = work / "root/usr/share"
     yield from (("word", word) for word in _words(share))
+    yield from (("common word", word) for word in common())
     wordnet = list(_wordnet(share / "wordnet"))
     genes = list(_genes(work))
     terms = [text for kind, text in genes if kind == "gene term" and len(text) < _TERM]
     rare = [word for word in _medical(share) if len(word) > 4 and word.isalpha() and word.islower()]
-    made = sentences(share, terms, rare, seed)
+    made = Grammar(share, wordfreq.get_frequency_dict("en"), terms, rare, seed)
     yield from (("sentence", text) for text in itertools.islice(made, _SENTENCES))
     yield from wordnet
     yield from genes
@@ -74,10 +78,21 @@ def pairs(work: Path) -> Iterator[tuple[str, Pair]]:
     yield from _catalogues(work)
 
 
+def common() -> dict[str, float]:
+    """English words as they are used everywhere, the most usual first, and the share of each in all
+    that is said, from wordfreq."""
+    said = wordfreq.get_frequency_dict("en")
+    usual = sorted(said.items(), key=lambda item: (-item[1], item[0]))
+    return {
+        word: share for word, share in usual
+        if share >= _SAID and len(word) > 2 and word.isalpha() and word.isascii()
+    }  # fmt: skip
+
+
 def _words(share: Path) -> Iterator[str]:
     """English words, of medicine too: the rare ones are in no other text."""
-    common = (share / "dict/american-english-huge").read_text("utf-8").splitlines()
-    for word in (*common, *_medical(share)):
+    listed = (share / "dict/american-english-huge").read_text("utf-8").splitlines()
+    for word in (*listed, *_medical(share)):
         if len(word) > 3 and word.isalpha() and word.isascii():
             yield word
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from harrier_edge import catalog
-from recipe.corpus import View
+from recipe.corpus import NONE, View
 from recipe.processor import compiled
 from recipe.student import Bag, Encoder, Student
 from recipe.teacher import Vectors
@@ -43,7 +43,7 @@ class Stage:
 STAGES = (
     Stage(layers=0, minutes=3, batch=512, rate=5e-3, table_rate=2e-3, longest=256, english=0.5),
     Stage(layers=1, minutes=5, batch=512, rate=2e-3, table_rate=6e-4, longest=256, english=0.55),
-    Stage(layers=2, minutes=105, batch=256, rate=2e-3, table_rate=5e-4, longest=256, english=0.65),
+    Stage(layers=2, minutes=150, batch=256, rate=2e-3, table_rate=5e-4, longest=256, english=0.68),
 )
 TEMPERATURE = 0.05
 SHAPE = 0.3  # weight of the batch's similarities in the loss, as distributions
@@ -53,10 +53,11 @@ QUERY_TOKENS = 28
 FLATTEN = 0.6  # a language's share of the others goes with its size to this power, and
 MORE = {"de": 2.0, "es": 3.0, "fr": 2.0, "ru": 3.0, "zh_CN": 3.0, "ar": 4.0}  # with this
 _FEWEST = 300  # views of a language
-_KINDS = {"word": 0.03, "gene": 0.02, "gene term": 0.02, "gloss": 0.10, "example": 0.16,
-          "term": 0.04, "question": 0.05, "passage": 0.04, "long": 0.01, "document": 0.01,
-          "sentence": 0.08, "title": 0.09, "paper": 0.10, "abstract": 0.025, "headline": 0.01,
-          "news": 0.09, "news passage": 0.02, "prose": 0.08, "prose passage": 0.02}  # fmt: skip
+_KINDS = {"word": 0.02, "common word": 0.03, "gene": 0.015, "gene term": 0.015, "gloss": 0.07,
+          "example": 0.12, "term": 0.04, "question": 0.04, "passage": 0.03, "long": 0.01,
+          "document": 0.01, "sentence": 0.08, "title": 0.07, "paper": 0.09, "abstract": 0.025,
+          "headline": 0.02, "news": 0.08, "news passage": 0.02, "prose": 0.06,
+          "prose passage": 0.02, "variant": 0.26}  # fmt: skip
 _TASKS = (  # beside the model's own prompts, so that another instruction does no harm
     "Given a question, retrieve documents that answer it",
     "Find notes about this topic",
@@ -70,19 +71,30 @@ STATE = "training.pt"  # in the work folder
 _HELD_BACK = 2_000  # English texts, none of whose views is learned from
 
 
+@dataclass(frozen=True)
+class Group:
+    """The views of a language, of English those of a kind: each by itself or with its family."""
+
+    views: list[list[int]]
+    mean_size: float
+
+
 class Views:
     """All views as token ids, drawn by step: the same step always gives the same batch."""
 
     def __init__(
         self, views: list[View], tokenizer: Tokenizer, vectors: Vectors, seed: int
     ) -> None:
-        tried = [v for v in views if v.target < _HELD_BACK and v.kind != "word"]
-        views = [v for v in views if v.target >= _HELD_BACK]
-        encoded = tokenizer.encode_batch_fast([v.text for v in views], add_special_tokens=False)
+        families = {view.family for view in views if view.target < _HELD_BACK} - {NONE}
+        held = [v for v in views if v.target < _HELD_BACK or v.family in families]
+        views = [v for v in views if not (v.target < _HELD_BACK or v.family in families)]
+        tried = [v for v in held if v.kind not in ("word", "common word", "variant")]
         self._tried = [
             ([v for v in tried if (v.language == "en") == english])[:2_000]
             for english in (True, False)
         ]
+        self._tried.append([v for v in held if v.family in families][:2_000])
+        encoded = tokenizer.encode_batch_fast([v.text for v in views], add_special_tokens=False)
         self._tokenizer = tokenizer
         self._ids = [np.array(e.ids, np.int32) for e in encoded]
         self.size = len(views)
@@ -96,10 +108,15 @@ class Views:
         self._prompts = [
             np.array(tokenizer.encode(p, add_special_tokens=False).ids, np.int32) for p in prompts
         ]
-        groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+        groups: dict[tuple[str, str], dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
         for i, view in enumerate(views):
-            groups[view.language, view.kind if view.language == "en" else ""].append(i)
-        self._groups = [np.array(members) for members in groups.values()]
+            kind = view.kind if view.language == "en" else ""
+            groups[view.language, kind][i if view.family == NONE else -view.family - 1].append(i)
+        # What is drawn is a view or a family: all of it comes in one batch.
+        self._groups = [
+            Group(list(members.values()), sum(map(len, members.values())) / len(members))
+            for members in groups.values()
+        ]
         sizes = {
             group: MORE.get(group[0], 1.0) * len(members) ** FLATTEN
             for group, members in groups.items()
@@ -115,27 +132,35 @@ class Views:
         rng = np.random.default_rng([self._seed, STAGES.index(stage), number])
         size = _WINDOW * stage.batch
         shares = stage.english * self._english + (1 - stage.english) * self._others
-        counts = rng.multinomial(size, shares)
-        chosen = np.concatenate(
-            [rng.choice(g, count) for g, count in zip(self._groups, counts, strict=True)]
-        )
-        rng.shuffle(chosen)
-        prompted = rng.random(size) < PROMPTED
-        which = rng.integers(len(self._prompts), size=size)
-        texts = []
-        for place, i in enumerate(chosen):
-            ids = self._ids[i][: stage.longest]
-            if prompted[place] and len(ids) <= QUERY_TOKENS:
-                ids = np.concatenate([self._prompts[which[place]], ids])
-            texts.append(ids)
-        order = np.argsort([len(t) for t in texts], kind="stable").reshape(_WINDOW, -1)
-        for rows in rng.permutation(order):
-            targets = self._vectors[self._targets[chosen[rows]]].astype(np.float32)
-            native = torch.from_numpy(self._native[chosen[rows]])
-            yield *_padded([texts[r] for r in rows]), torch.from_numpy(targets), native
+        drawn = []
+        for members, count in zip(self._groups, rng.multinomial(size, shares), strict=True):
+            families = math.ceil(count / members.mean_size)
+            drawn += [members.views[i] for i in rng.integers(len(members.views), size=families)]
+        rng.shuffle(drawn)
+        drawn = drawn[: np.searchsorted(np.cumsum([len(family) for family in drawn]), size) + 1]
+        prompted = rng.random(len(drawn)) < PROMPTED
+        which = rng.integers(len(self._prompts), size=len(drawn))
+        together = []
+        for family, asked, prompt in zip(drawn, prompted, which, strict=True):
+            texts = [self._ids[i][: stage.longest] for i in family]
+            longest = max(map(len, texts))
+            if asked and longest <= QUERY_TOKENS:
+                texts = [np.concatenate([self._prompts[prompt], ids]) for ids in texts]
+                longest += len(self._prompts[prompt])
+            together.append((longest, list(zip(texts, family, strict=True))))
+        together.sort(key=lambda pair: pair[0])
+        views = [view for _, texts in together for view in texts]
+        for place in rng.permutation(_WINDOW):
+            batch = views[place * stage.batch : (place + 1) * stage.batch]
+            ids, chosen = [ids for ids, _ in batch], [view for _, view in batch]
+            targets = self._vectors[self._targets[chosen]].astype(np.float32)
+            native = torch.from_numpy(self._native[chosen])
+            yield *_padded(ids), torch.from_numpy(targets), native
 
-    def agreement(self, student: Encoder) -> tuple[float, float]:
-        """Mean cosine to the teacher on texts that are held back: English, and other languages."""
+    def agreement(self, student: Encoder) -> tuple[float, float, float]:
+        """On texts that are held back: mean cosine to the teacher, of English and of other
+        languages; and the correlation, by ranks, of similarities to the teacher's, of all pairs of
+        a text and its variants."""
         found = []
         for views in self._tried:
             texts = [
@@ -144,15 +169,19 @@ class Views:
                     [v.text for v in views], add_special_tokens=False
                 )
             ]
+            own = torch.empty(len(views), self._vectors.shape[1])
             order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-            cosines = []
             with torch.no_grad():
                 for rows in np.array_split(order, 32):
-                    own = student(*_padded([texts[r] for r in rows]))
-                    wanted = self._vectors[[views[r].target for r in rows]].astype(np.float32)
-                    cosines.append((own * torch.from_numpy(wanted)).sum(1))
-            found.append(float(torch.cat(cosines).mean()))
-        return found[0], found[1]
+                    own[torch.from_numpy(rows)] = student(*_padded([texts[r] for r in rows]))
+            wanted = torch.from_numpy(self._vectors[[v.target for v in views]].astype(np.float32))
+            found.append((own, functional.normalize(wanted, dim=1)))
+        (a, b), (c, d), (own, wanted) = found
+        families = torch.tensor([v.family for v in self._tried[2]])
+        pairs = (families[:, None] == families).triu(1)
+        ranks = torch.stack([(x @ x.T)[pairs].argsort().argsort().double() for x in (own, wanted)])
+        cosines = [(x * y).sum(1).mean().item() for x, y in ((a, b), (c, d))]
+        return cosines[0], cosines[1], torch.corrcoef(ranks)[0, 1].item()
 
     def table(self, words: dict[int, Vector]) -> Tensor:
         """A first vector for each token: the mean of the teacher's vectors where it occurs, less
@@ -299,10 +328,10 @@ class Training:
                     break
             self._window += 1
             if self._window % 16 == 0 or done >= 1:
-                english, foreign = self._data.agreement(self._model)
+                english, foreign, near = self._data.agreement(self._model)
                 print(
                     f"stage {self._number}: {done:.0%}, step {self._step}, "
-                    f"loss {np.mean(losses):.4f}, held back {english:.4f} {foreign:.4f}",
+                    f"loss {np.mean(losses):.4f}, held back {english:.4f} {foreign:.4f} {near:.4f}",
                     flush=True,
                 )
             if time.monotonic() - kept > _KEEP_EVERY or done >= 1:

@@ -13,12 +13,15 @@ from tokenizers import pre_tokenizers as pre
 
 from harrier_edge import catalog
 from recipe.corpus import View
+from recipe.texts import common
 
 SIZE = 52_000
 PAD, EOS, BOS, UNKNOWN = range(4)
 SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]
 _BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
 _ALPHABET = 6_000  # characters that are no rarer than a word would have to be
+_COUNTED = 5e7  # words of common English, beside the texts', which are of other things, and
+_MOST = 1_000  # of any one
 _LONGEST = 16  # characters: a whole clause of Chinese is no word
 
 
@@ -79,6 +82,8 @@ def _balanced(views: list[View], seed: int) -> Iterator[str]:
     for view in views:
         by_language[view.language].append(view.text)
     rng = random.Random(seed)
+    for word, share in common().items():
+        yield from [word] * min(_MOST, round(share * _COUNTED))
     for language, texts in sorted(by_language.items()):
         count = len(texts) if language == "en" else int(60 * len(texts) ** 0.5)
         yield from rng.sample(texts, min(count, len(texts)))
