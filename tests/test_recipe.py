@@ -30,10 +30,12 @@ from recipe.wordnet import WordNet  # noqa: E402
 torch = pytest.importorskip("torch")
 
 from recipe import __main__ as command  # noqa: E402
+from recipe.batches import Views  # noqa: E402
 from recipe.carried import carry  # noqa: E402
 from recipe.corpus import View  # noqa: E402
+from recipe.stages import STAGES  # noqa: E402
 from recipe.student import Bag, Encoder, Linear, Student, config  # noqa: E402
-from recipe.train import SIMILARITY, STAGES, Rows, Views, _loss  # noqa: E402
+from recipe.train import SIMILARITY, Rows, _loss  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 
@@ -296,7 +298,7 @@ def test_of_a_paper_whose_publisher_claims_a_copyright_the_title_alone_is_read(
 def test_a_text_and_its_variants_come_in_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """They have the same instruction or none, and where one is held back none of them is learned
     from: of these, similarities are compared with the teacher's."""
-    monkeypatch.setattr("recipe.train._HELD_BACK", 80)
+    monkeypatch.setattr("recipe.batches._HELD_BACK", 80)
     special = ["<pad>", "<eos>", "<bos>", "<unk>"]
     texts = [f"w{i}" for i in range(800)]
     tokenizer = Tokenizer(WordLevel({t: i for i, t in enumerate(special + texts)}, "<unk>"))

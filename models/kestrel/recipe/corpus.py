@@ -107,14 +107,10 @@ def build(work: Path, shared: Path, seed: int) -> None:
         for text, foreign in both:
             if (text, foreign) not in known and text in ids and not held.has(foreign):
                 add(text, foreign, "foreign", language)
-    by_kind: dict[str, list[str]] = defaultdict(list)
-    for text, _, kind, language, _ in views:
-        if language == "en" and len(text) <= _VARIED_LONGEST and text.count(" ") >= _VARIED_WORDS:
-            by_kind[kind].append(text)
     words = list(common())
     variants = Variants(words, Teacher(work).encode(words), seed)
-    bases = [text for kind, count in VARIED.items() for text in by_kind[kind][:count]]
-    for family, base in enumerate(bases):
+    own = [(kind, text) for text, _, kind, language, _ in views if language == "en"]
+    for family, base in enumerate(_bases(own)):
         for text in (base, *variants.of(base)):
             if not held.has(text):
                 add(text, text, "variant", "en", family)
@@ -132,6 +128,15 @@ def build(work: Path, shared: Path, seed: int) -> None:
     for _, _, kind, language, _ in views:
         counts[kind if language == "en" else language] += 1
     print(f"{len(ids)} English texts, {len(views)} views, {dropped} held out: {dict(counts)}")
+
+
+def _bases(texts: list[tuple[str, str]]) -> list[str]:
+    """Which of the (kind, text) have variants."""
+    by_kind: dict[str, list[str]] = defaultdict(list)
+    for kind, text in texts:
+        if len(text) <= _VARIED_LONGEST and text.count(" ") >= _VARIED_WORDS:
+            by_kind[kind].append(text)
+    return [text for kind, count in VARIED.items() for text in by_kind[kind][:count]]
 
 
 def load(work: Path) -> tuple[list[str], list[View]]:

@@ -34,10 +34,9 @@ _KINDS = {
     "beast": "mammal", "meat": "meat", "land": "geological_formation", "road": "road",
     "machine": "machine", "illness": "disease", "company": "enterprise", "match": "contest",
 }  # fmt: skip
-_NUMBERS = "two three four five six seven eight nine ten twelve 20 31 47 hundreds thousands"
 _LISTED = {
     "day": "Monday Tuesday Wednesday Thursday Friday Saturday Sunday",
-    "number": _NUMBERS,
+    "number": "two three four five six seven eight nine ten twelve 20 31 47 hundreds thousands",
     "color": "red green blue yellow black white brown orange pink purple gray tan golden dark",
     "size": "small big large little tiny huge tall short long old new young wet empty",
     "near": "in on near beside behind under over by with without against inside outside",
@@ -185,7 +184,7 @@ class Grammar:
         else:
             words, weights = self._weighted[slot]
             word = self._rng.choices(words, cum_weights=weights)[0]
-        return formed(word, form, self._irregular) if form else word
+        return _formed(word, form, self._irregular) if form else word
 
 
 def _irregular(folder: Path) -> dict[tuple[str, str], str]:
@@ -199,7 +198,7 @@ def _irregular(folder: Path) -> dict[tuple[str, str], str]:
     return found
 
 
-def formed(word: str, form: str, irregular: Mapping[tuple[str, str], str]) -> str:
+def _formed(word: str, form: str, irregular: Mapping[tuple[str, str], str]) -> str:
     """`form`: "s" of a noun's plural or a verb, "ing", "ed"."""
     if (word, form) in irregular:
         return irregular[word, form]

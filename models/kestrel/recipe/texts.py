@@ -17,6 +17,7 @@ from recipe.markup import tidy, untagged
 from recipe.prose import prose
 from recipe.sentences import Grammar
 from recipe.sources import DESCRIPTIONS, descriptions
+from recipe.wordnet import synsets
 
 Pair = tuple[str, str]  # English, foreign
 _BRACKETS = re.compile(r"\s*[\[({<][^\])}>]*[\])}>]\s*")
@@ -129,14 +130,9 @@ def _joined(texts: list[tuple[str, str]]) -> Iterator[str]:
 
 def _wordnet(folder: Path) -> Iterator[tuple[str, str]]:
     for name in ("noun", "verb", "adj", "adv"):
-        for line in (folder / f"data.{name}").read_text("utf-8").splitlines():
-            if line.startswith("  ") or "|" not in line:
-                continue
-            data, _, gloss = line.partition("|")
-            fields = data.split()
-            count = int(fields[3], 16)
-            lemmas = [fields[4 + 2 * i].split("(")[0].replace("_", " ") for i in range(count)]
-            definition, *examples = gloss.split('; "')
+        for synset in synsets(folder, name):
+            lemmas = [word.replace("_", " ") for word in synset.words]
+            definition, *examples = synset.gloss.split('; "')
             yield "gloss", f"{', '.join(lemmas)}: {definition.strip()}"
             yield "term", lemmas[0]
             yield from (("example", example.rstrip(' "')) for example in examples)

@@ -76,8 +76,8 @@ class Variants:
         elif edit in ("near", "any") and full:
             i = self._rng.choice(full)
             nearest = self._nearest[self._places[pieces[i].lower()]]
-            place = self._rng.choice(nearest) if edit == "near" else self._rng.randrange(_ANY)
-            word = self._words[place % len(self._words)]
+            usual = range(min(_ANY, len(self._words)))
+            word = self._words[self._rng.choice(nearest if edit == "near" else usual)]
             pieces[i] = word.capitalize() if pieces[i][0].isupper() else word
         elif edit == "drop" and len(words) > 4:
             i = self._rng.choice(words)

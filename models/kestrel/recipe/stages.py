@@ -1,0 +1,25 @@
+"""The stages of training: a bag of words first, then one layer, then two."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training; its rates are the highest, after the warm-up."""
+
+    layers: int  # 0: the bag of words
+    minutes: float  # of CPU time
+    batch: int
+    rate: float
+    table_rate: float
+    longest: int  # tokens of a text
+    english: float  # share of the views
+
+
+STAGES = (
+    Stage(layers=0, minutes=3, batch=512, rate=5e-3, table_rate=2e-3, longest=256, english=0.5),
+    Stage(layers=1, minutes=5, batch=512, rate=2e-3, table_rate=6e-4, longest=256, english=0.55),
+    Stage(layers=2, minutes=150, batch=256, rate=2e-3, table_rate=5e-4, longest=256, english=0.68),
+)
