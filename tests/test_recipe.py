@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import re
 import sys
 import tarfile
 import zipfile
@@ -34,8 +35,8 @@ from recipe.batches import Views  # noqa: E402
 from recipe.carried import carry  # noqa: E402
 from recipe.corpus import View  # noqa: E402
 from recipe.stages import STAGES  # noqa: E402
-from recipe.student import Bag, Encoder, Linear, Student, config  # noqa: E402
-from recipe.train import SIMILARITY, Rows, _loss  # noqa: E402
+from recipe.student import Attention, Bag, Encoder, Linear, Student, config  # noqa: E402
+from recipe.train import NEAR, SIMILARITY, Rows, _halve, _loss  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 
@@ -172,6 +173,8 @@ def test_variants_differ_in_a_few_words() -> None:
     assert np.mean(kept) > 0.7 * len(own)
     assert any("is not slicing" in text for text in found)
     assert all(text[0].isupper() for text in found)
+    numbers = {text for _ in range(100) for text in variants.of("It took 17 minutes.")}
+    assert len([text for text in numbers if re.fullmatch(r"It took \d+ minutes.", text)]) > 20
     assert variants.of("of") == []
 
 
@@ -195,6 +198,38 @@ def test_the_student_begins_as_the_bag() -> None:
         assert float((student(ids, lengths) * wanted).sum(1).min()) > 0.99
         student.deepen()
         assert float((student(ids, lengths) * wanted).sum(1).min()) > 0.97
+
+
+def test_what_is_written_can_be_rounded() -> None:
+    """What heads hold is turned: the same vectors, but no weight of v and o stands out."""
+    torch.manual_seed(0)
+    student = Student(_bag())
+    student.deepen()
+    attentions = [module for module in student.modules() if isinstance(module, Attention)]
+    projections = [p for module in attentions for p in (module.v_proj, module.o_proj)]
+    assert len(projections) == 4
+    with torch.no_grad():
+        for projection in projections:
+            projection.weight.add_(torch.randn_like(projection.weight) * 0.02)
+    ids = torch.randint(3, 50, (4, 8))
+    lengths = torch.tensor([8, 8, 5, 3])
+    before = student(ids, lengths)
+    student.turn()
+    assert torch.allclose(before, student(ids, lengths), atol=1e-5)
+    for projection in projections:
+        weight = projection.weight.detach()
+        assert float((weight.abs().amax(1) / weight.square().mean(1).sqrt()).mean()) < 8
+
+
+def test_a_kestrel_that_is_trained_on_goes_half_way() -> None:
+    """Its weights are the mean of those before and after."""
+    torch.manual_seed(0)
+    student = Student(_bag())
+    after = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    before = {name: torch.randn_like(tensor) for name, tensor in after.items()}
+    _halve(student, before)
+    for name, tensor in student.state_dict().items():
+        assert torch.allclose(tensor, (before[name] + after[name]) / 2, atol=1e-6), name
 
 
 def test_what_few_texts_say_moves_a_row_less() -> None:
@@ -350,6 +385,16 @@ def test_similarities_are_learned_among_english_texts_alone() -> None:
     cost = float(_loss(english, targets, native) - _loss(foreign, targets, native))
     assert float(_loss(targets, targets, native)) == pytest.approx(0, abs=1e-6)
     assert cost == pytest.approx(SIMILARITY * 2 / 4, rel=1e-5), "two of four similarities"
+
+
+def test_similarities_of_near_texts_count_once_more() -> None:
+    """By their own mean, however few they are."""
+    targets = torch.eye(6)
+    targets[1] = torch.nn.functional.normalize(torch.tensor([3.0, 4.0, 0, 0, 0, 0]), dim=0)
+    native, foreign = torch.ones(6, dtype=torch.bool), torch.zeros(6, dtype=torch.bool)
+    vectors = torch.eye(6)  # the first two: 0, not 0.6
+    cost = float(_loss(vectors, targets, native) - _loss(vectors, targets, foreign))
+    assert cost == pytest.approx(0.6**2 * (SIMILARITY * 2 / 36 + NEAR), rel=1e-4)
 
 
 def test_a_table_is_carried_over_to_another_vocabulary() -> None:

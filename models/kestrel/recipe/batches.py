@@ -27,9 +27,9 @@ FLATTEN = 0.6  # a language's share of the others goes with its size to this pow
 MORE = {"de": 2.0, "es": 3.0, "fr": 2.0, "ru": 3.0, "zh_CN": 3.0, "ar": 4.0}  # with this
 _FEWEST = 300  # views of a language
 _KINDS = {"word": 0.02, "common word": 0.03, "gene": 0.015, "gene term": 0.015, "gloss": 0.07,
-          "example": 0.12, "term": 0.04, "question": 0.04, "passage": 0.03, "long": 0.01,
-          "document": 0.01, "sentence": 0.08, "title": 0.07, "paper": 0.09, "abstract": 0.025,
-          "headline": 0.02, "news": 0.08, "news passage": 0.02, "prose": 0.06,
+          "example": 0.10, "term": 0.04, "question": 0.04, "passage": 0.03, "long": 0.01,
+          "document": 0.01, "sentence": 0.08, "title": 0.08, "paper": 0.11, "abstract": 0.03,
+          "headline": 0.02, "news": 0.07, "news passage": 0.02, "prose": 0.05,
           "prose passage": 0.02, "variant": 0.26}  # fmt: skip
 _TASKS = (  # beside the model's own prompts, so that another instruction does no harm
     "Given a question, retrieve documents that answer it",

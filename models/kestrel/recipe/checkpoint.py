@@ -18,7 +18,11 @@ _ST = "sentence_transformers.models."
 
 
 def write(student: Student, work: Path, folder: Path) -> None:
-    """Write bf16 weights, config, tokenizer and sentence-transformers' files into `folder`."""
+    """Write bf16 weights, config, tokenizer and sentence-transformers' files into `folder`.
+
+    What the student's heads hold is turned first, so that its weights can be rounded.
+    """
+    student.turn()
     (folder / "1_Pooling").mkdir(parents=True, exist_ok=True)
     tensors = {k: v.to(torch.bfloat16).contiguous() for k, v in student.state_dict().items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})

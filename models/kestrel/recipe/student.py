@@ -126,6 +126,19 @@ class Attention(nn.Module):
             self.q_proj.weight.copy_(q.view(HIDDEN, HIDDEN))
             self.q_norm.weight.fill_(size * _CALM / math.sqrt(HIDDEN) - 1)
 
+    def turn(self) -> None:
+        """Turn at random, in each head, what v puts in and o takes out: nothing else changes.
+
+        Of the identity that they began as, ones stand out so far that a row's 8 bits tell little of
+        what lies between (Ashkboos et al. 2024, QuaRot, https://arxiv.org/abs/2404.00456).
+        """
+        turns = torch.linalg.qr(torch.randn(HEADS, HEAD, HEAD)).Q
+        with torch.no_grad():
+            v = self.v_proj.weight.view(HEADS, HEAD, HIDDEN)
+            o = self.o_proj.weight.view(HIDDEN, HEADS, HEAD).transpose(0, 1)
+            v.copy_(turns @ v)
+            o.copy_(o @ turns.mT)
+
     def forward(self, x: Tensor, last: Tensor | None) -> Tensor:
         """`x` (batch, sequence, hidden). With `last`, only what is at those places comes out."""
         batch, length, _ = x.shape
@@ -225,6 +238,12 @@ class Student(nn.Module):
     def deepen(self) -> None:
         """Put a layer below the others that adds little at first."""
         self.layers.insert(0, Layer(0.05, 0.05))
+
+    def turn(self) -> None:
+        """Turn what the heads hold, so that every weight can be rounded; all vectors stay."""
+        for module in self.modules():
+            if isinstance(module, Attention):
+                module.turn()
 
     def embedded(self, rows: Tensor, lengths: Tensor) -> Tensor:
         """The same from the table's rows, (batch, sequence, hidden)."""

@@ -16,13 +16,15 @@ from torch.nn import functional
 from recipe.batches import Views
 from recipe.corpus import View
 from recipe.processor import compiled
-from recipe.stages import STAGES, Stage
+from recipe.stages import AGAIN, STAGES, Stage
 from recipe.student import Bag, Encoder, Student
 from recipe.teacher import Vectors
 
 TEMPERATURE = 0.05
 SHAPE = 0.3  # weight of the batch's similarities in the loss, as distributions
-SIMILARITY = 20.0  # and of their squared errors
+SIMILARITY = 20.0  # of their squared errors,
+NEAR = 30.0  # and of those of texts that are near each other,
+_NEAR = 0.4  # whose similarity to the teacher is above this
 _KEEP_EVERY = 90  # seconds
 STATE = "training.pt"  # in the work folder
 
@@ -58,7 +60,7 @@ def run(
     former: dict[str, Tensor] | None,
     seed: int,
 ) -> Student:
-    """Train all stages; of a kestrel that is there, `former` its weights, only the last again.
+    """Train all stages; a kestrel that is there, `former` its weights, goes on, half way.
 
     `words` are for the first table: a former one needs none. A killed run goes on from
     the last checkpoint, at most minutes old.
@@ -72,13 +74,15 @@ def run(
     trust = data.trust()
     model: Encoder
     if former is None:
-        model, first = Bag(data.table(words)), 0
+        model, stages = Bag(data.table(words)), STAGES
     else:
-        first = len(STAGES) - 1
+        stages = (AGAIN,)
         layers = {key.split(".")[1] for key in former if key.startswith("layers.")}
         model = _grown(Bag(former["embed_tokens.weight"]), len(layers))
         model.load_state_dict(former)
-    for number, stage in enumerate(STAGES[first:], first):
+        model = _grown(model, AGAIN.layers)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for number, stage in enumerate(stages):
         model = _grown(model, stage.layers)
         if saved and saved["stage"] > number:
             continue
@@ -87,7 +91,20 @@ def run(
             training.restore(saved)
         training.run()
     assert isinstance(model, Student)
+    if former is not None:
+        _halve(model, before)
     return model
+
+
+def _halve(model: Student, before: dict[str, Tensor]) -> None:
+    """Make `model` the mean of itself and of the weights `before`.
+
+    It is as good at what is new as the one, and at what is not as the other, or better (Wortsman et
+    al. 2022, https://arxiv.org/abs/2109.01903).
+    """
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            tensor.lerp_(before[name], 0.5)
 
 
 def _grown(model: Encoder, layers: int) -> Encoder:
@@ -184,7 +201,8 @@ class Training:
 
 def _loss(vectors: Tensor, targets: Tensor, native: Tensor) -> Tensor:
     """2 (1 - cosine); the divergence of the batch's similarities, each row a distribution; and the
-    squared errors of those among English texts (as in Zhang et al. 2024, arXiv:2412.19048).
+    squared errors of those among English texts (as in Zhang et al. 2024, arXiv:2412.19048), of all
+    and once more of the near ones, of which a batch has few.
 
     Foreign texts, still far from their targets, would pull the similarities toward nothing.
     """
@@ -194,8 +212,12 @@ def _loss(vectors: Tensor, targets: Tensor, native: Tensor) -> Tensor:
     wanted = functional.log_softmax(targets @ targets.T / TEMPERATURE, 1)
     shape = functional.kl_div(own, wanted, reduction="batchmean", log_target=True)
     vectors, targets = vectors[native], targets[native]
-    errors = (vectors @ vectors.T - targets @ targets.T).square().sum() / max(1, len(targets)) ** 2
-    return 2 * (1 - cosine) + SHAPE * shape + SIMILARITY * errors
+    similarities = targets @ targets.T
+    errors = (vectors @ vectors.T - similarities).square()
+    near = (similarities > _NEAR).fill_diagonal_(False)
+    of_near = (errors * near).sum() / near.sum().clamp(min=1)
+    of_all = errors.sum() / max(1, len(targets)) ** 2
+    return 2 * (1 - cosine) + SHAPE * shape + SIMILARITY * of_all + NEAR * of_near
 
 
 def _optimizer(model: Encoder, stage: Stage) -> torch.optim.Optimizer:

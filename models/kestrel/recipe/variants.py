@@ -63,13 +63,15 @@ class Variants:
         (edit,) = self._rng.choices(list(_EDITS), weights=list(_EDITS.values()))
         words = [i for i, piece in enumerate(pieces) if piece[0].isalnum()]
         known = [i for i in words if pieces[i].lower() in self._places]
-        small = [i for i in words if pieces[i].lower() in self._small]
+        small = [i for i in words if pieces[i].lower() in self._small or pieces[i].isdecimal()]
         full = [i for i in known if i not in small]
         pieces = list(pieces)
         if edit == "small" and small:
             i = self._rng.choice(small)
             word = pieces[i].lower()
-            if word in _DENIED and self._rng.random() < 0.5:
+            if word.isdecimal():
+                pieces[i] = str(self._rng.randrange(10 ** len(word)))
+            elif word in _DENIED and self._rng.random() < 0.5:
                 pieces[i] += " not"
             else:
                 pieces[i] = self._rng.choice(self._small[word])
