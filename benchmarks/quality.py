@@ -86,6 +86,7 @@ def hybrid(set_: Retrieval) -> Figures:
 
 def systems(work: Path, precisions: list[str]) -> Iterator[tuple[str, System]]:
     """Each system with the beginning of its keys; kestrel's own is fp32."""
+    whole, static = teacher()  # first: it ends here where it is not installed
     for precision in precisions:
         package = work / precision
         export(CHECKPOINT, package, ExportOptions(precision=precision, verify=False))
@@ -94,7 +95,6 @@ def systems(work: Path, precisions: list[str]) -> Iterator[tuple[str, System]]:
         yield key, prompted
         if precision == "fp32":
             yield f"{key}_unprompted", plain
-    whole, static = teacher()
     yield "teacher", whole
     yield "static", static
 

@@ -99,8 +99,8 @@ def run(
 def _halve(model: Student, before: dict[str, Tensor]) -> None:
     """Make `model` the mean of itself and of the weights `before`.
 
-    It is as good at what is new as the one, and at what is not as the other, or better (Wortsman et
-    al. 2022, https://arxiv.org/abs/2109.01903).
+    The mean keeps of either what the other lacks (Wortsman et al. 2022,
+    https://arxiv.org/abs/2109.01903); what it gave is in the card.
     """
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
