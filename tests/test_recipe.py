@@ -34,9 +34,10 @@ from recipe import __main__ as command  # noqa: E402
 from recipe.batches import Views  # noqa: E402
 from recipe.carried import carry  # noqa: E402
 from recipe.corpus import View  # noqa: E402
+from recipe.neighbours import nearest  # noqa: E402
 from recipe.stages import STAGES  # noqa: E402
 from recipe.student import Attention, Bag, Encoder, Linear, Student, config  # noqa: E402
-from recipe.train import NEAR, SIMILARITY, Rows, _halve, _loss  # noqa: E402
+from recipe.train import NEAR, SIMILARITY, Rows, _loss  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 
@@ -221,17 +222,6 @@ def test_what_is_written_can_be_rounded() -> None:
         assert float((weight.abs().amax(1) / weight.square().mean(1).sqrt()).mean()) < 8
 
 
-def test_a_kestrel_that_is_trained_on_goes_half_way() -> None:
-    """Its weights are the mean of those before and after."""
-    torch.manual_seed(0)
-    student = Student(_bag())
-    after = {name: tensor.clone() for name, tensor in student.state_dict().items()}
-    before = {name: torch.randn_like(tensor) for name, tensor in after.items()}
-    _halve(student, before)
-    for name, tensor in student.state_dict().items():
-        assert torch.allclose(tensor, (before[name] + after[name]) / 2, atol=1e-6), name
-
-
 def test_what_few_texts_say_moves_a_row_less() -> None:
     """A step for a row of the table is scaled by its trust, and no other row moves."""
     table = torch.zeros(3, 4)
@@ -372,6 +362,44 @@ def test_a_text_and_its_variants_come_in_one_batch(monkeypatch: pytest.MonkeyPat
         return torch.nn.functional.normalize(own, dim=1)
 
     assert data.agreement(cast("Encoder", teacher)) == pytest.approx((1, 1, 1), abs=1e-3)
+
+
+def test_neighbours_are_near_texts_of_no_common_family(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has the nearest others first, none that says the same, and only those that are near."""
+    monkeypatch.setattr("recipe.neighbours._CLUSTERS", 2)
+    angles = np.array([0, 10, 40, 50, 85], np.float64) * np.pi / 180
+    plane = np.stack([np.cos(angles), np.sin(angles)], 1)
+    vectors = np.zeros((10, 4), np.float16)
+    vectors[:5, :2] = vectors[5:, 2:] = plane
+    found = nearest(vectors, np.array([-1, -1, -1, -1, -1, 3, -1, -1, 3, -1]), seed=1)
+    # 10 degrees are too near, 75 too far.
+    assert [near.tolist() for near in found[:5]] == [[2, 3], [2, 3], [1, 0, 4], [4, 1, 0], [3, 2]]
+    assert [near.tolist() for near in found[5:]] == [[7], [7, 8], [6, 5, 9], [9, 6], [8, 7]]
+
+
+def test_a_text_comes_with_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four of them, and English keeps the share that its stage gives it."""
+    monkeypatch.setattr("recipe.batches._HELD_BACK", 0)
+    monkeypatch.setattr("recipe.batches.PROMPTED", 0)
+    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    count, alike = 4_000, 8
+    tokens = special + [f"w{i}" for i in range(count)]
+    tokenizer = Tokenizer(WordLevel({t: i for i, t in enumerate(tokens)}, "<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    topics = np.arange(count) // alike
+    views = [View(f"w{i} " * 4, i, "news", "en") for i in range(count)]
+    views += [View(f"w{i} " * 4, i, "foreign", "de") for i in range(count)]
+    rng = np.random.default_rng(0)
+    middles = rng.standard_normal((count // alike, 384))
+    vectors = middles[topics] + 0.6 * rng.standard_normal((count, 384))
+    data = Views(views, tokenizer, vectors.astype(np.float16), seed=1)
+    natives, together = [], []
+    for ids, _, _, native in data.window(STAGES[-1], 0):
+        natives.append(native.float().mean())
+        own = topics[ids[native, 1] - len(special)]
+        together.append(np.mean(own[1:] == own[:-1]))
+    assert float(torch.stack(natives).mean()) == pytest.approx(STAGES[-1].english, abs=0.02)
+    assert np.mean(together) == pytest.approx(4 / 5, abs=0.02), "five of a topic, one by one"
 
 
 def test_similarities_are_learned_among_english_texts_alone() -> None:

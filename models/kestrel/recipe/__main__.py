@@ -2,9 +2,8 @@
 
 Run again after its end, with another seed or from another kestrel, it trains anew.
 
-Where a kestrel is there already, its table is carried over to the vocabulary of the texts that
-there are now, its weights are trained on, gently, and the mean of them and of what becomes of them
-is written; `--anew` does without.
+Where a kestrel is there already, its weights are trained on, gently, and its table is carried over
+to the vocabulary of the texts that there are now; `--anew` does without.
 
 PYTHONPATH=models/kestrel python models/kestrel/recipe/__main__.py --work FOLDER
 """

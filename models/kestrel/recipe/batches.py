@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from harrier_edge import catalog
 from recipe.corpus import NONE, View
+from recipe.neighbours import nearest
 from recipe.stages import Stage
 from recipe.student import Encoder
 from recipe.teacher import Vectors
@@ -23,6 +24,8 @@ from recipe.vocabulary import BOS, EOS, PAD
 
 PROMPTED = 0.3  # of the texts that could be queries
 QUERY_TOKENS = 28
+_BESIDE = 4  # neighbours that an English text comes with,
+_SHORT, _LONG = 4, 64  # where both have from so many tokens to so many
 FLATTEN = 0.6  # a language's share of the others goes with its size to this power, and
 MORE = {"de": 2.0, "es": 3.0, "fr": 2.0, "ru": 3.0, "zh_CN": 3.0, "ar": 4.0}  # with this
 _FEWEST = 300  # views of a language
@@ -39,16 +42,17 @@ _TASKS = (  # beside the model's own prompts, so that another instruction does n
 _WINDOW = 32  # batches that are sorted by length together
 _FOR_TABLE = 400_000  # views
 _TRUSTED = 30  # texts that hold a token, for its row to move half as far as a common one's
+_NOTHING = np.empty(0, np.int64)
 _HELD_BACK = 2_000  # English texts, none of whose views is learned from
 
 
 @dataclass(frozen=True)
 class Group:
     """The views of a language, of English those of a kind, each by itself or with its family: what
-    is drawn together, and comes in one batch."""
+    is drawn together, and comes in one batch. A view by itself brings some of its neighbours."""
 
     views: list[list[int]]
-    mean_size: float
+    mean_size: float  # of what is drawn together, neighbours too
 
 
 class Views:
@@ -75,6 +79,7 @@ class Views:
         self._native = np.array([v.language == "en" for v in views])
         self._vectors = vectors
         self._seed = seed
+        self._neighbours = self._near([view.family for view in views])
         self.vocabulary = tokenizer.get_vocab_size()
         prompts = list(catalog.load("harrier-270m").prompts.values())
         prompts = prompts * 2 + [f"Instruct: {task}\nQuery: " for task in _TASKS]
@@ -87,8 +92,8 @@ class Views:
             # A view by itself goes by its place, a family by a number below zero.
             groups[view.language, kind][i if view.family == NONE else -view.family - 1].append(i)
         self._groups = [
-            Group(list(members.values()), sum(map(len, members.values())) / len(members))
-            for members in groups.values()
+            Group(families, sum(map(self._size, families)) / len(families))
+            for families in (list(members.values()) for members in groups.values())
         ]
         sizes = {
             group: MORE.get(group[0], 1.0) * len(members) ** FLATTEN
@@ -110,6 +115,7 @@ class Views:
             families = math.ceil(count / members.mean_size)
             drawn += [members.views[i] for i in rng.integers(len(members.views), size=families)]
         rng.shuffle(drawn)
+        drawn = [[*one, *rng.permutation(self._beside(one))[:_BESIDE].tolist()] for one in drawn]
         drawn = drawn[: np.searchsorted(np.cumsum([len(family) for family in drawn]), size) + 1]
         prompted = rng.random(len(drawn)) < PROMPTED
         which = rng.integers(len(self._prompts), size=len(drawn))
@@ -129,6 +135,29 @@ class Views:
             targets = self._vectors[self._targets[chosen]].astype(np.float32)
             native = torch.from_numpy(self._native[chosen])
             yield *padded(ids), torch.from_numpy(targets), native
+
+    def _near(self, families: list[int]) -> dict[int, npt.NDArray[np.int64]]:
+        """The neighbours of each English text that has some, by their places among the views."""
+        place_of: dict[int, int] = {}
+        family_of: dict[int, int] = {}  # by the text: it is there once more, where it has variants
+        for place in np.flatnonzero(self._native).tolist():
+            if _SHORT <= len(self._ids[place]) <= _LONG:
+                text = self._targets[place]
+                place_of.setdefault(text, place)
+                family_of[text] = max(families[place], family_of.get(text, NONE))
+        if not place_of:
+            return {}
+        texts, places = np.array(list(place_of.items()), np.int64).T
+        own = np.array([family_of[text] for text in texts], np.int64)
+        found = nearest(self._vectors[texts], own, self._seed)
+        return {place: places[near] for place, near in zip(places, found, strict=True) if len(near)}
+
+    def _beside(self, family: list[int]) -> npt.NDArray[np.int64]:
+        """The neighbours that may be drawn with a `family` of one."""
+        return self._neighbours.get(family[0], _NOTHING) if len(family) == 1 else _NOTHING
+
+    def _size(self, family: list[int]) -> int:
+        return len(family) + min(_BESIDE, len(self._beside(family)))
 
     def agreement(self, student: Encoder) -> tuple[float, float, float]:
         """On texts that are held back: mean cosine to the teacher, of English and of other

@@ -23,7 +23,7 @@ from recipe.teacher import Vectors
 TEMPERATURE = 0.05
 SHAPE = 0.3  # weight of the batch's similarities in the loss, as distributions
 SIMILARITY = 20.0  # of their squared errors,
-NEAR = 30.0  # and of those of texts that are near each other,
+NEAR = 100.0  # and of those of texts that are near each other,
 _NEAR = 0.4  # whose similarity to the teacher is above this
 _KEEP_EVERY = 90  # seconds
 STATE = "training.pt"  # in the work folder
@@ -60,7 +60,7 @@ def run(
     former: dict[str, Tensor] | None,
     seed: int,
 ) -> Student:
-    """Train all stages; a kestrel that is there, `former` its weights, goes on, half way.
+    """Train all stages; a kestrel that is there, `former` its weights, goes on with the last.
 
     `words` are for the first table: a former one needs none. A killed run goes on from
     the last checkpoint, at most minutes old.
@@ -81,7 +81,6 @@ def run(
         model = _grown(Bag(former["embed_tokens.weight"]), len(layers))
         model.load_state_dict(former)
         model = _grown(model, AGAIN.layers)
-        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     for number, stage in enumerate(stages):
         model = _grown(model, stage.layers)
         if saved and saved["stage"] > number:
@@ -91,20 +90,7 @@ def run(
             training.restore(saved)
         training.run()
     assert isinstance(model, Student)
-    if former is not None:
-        _halve(model, before)
     return model
-
-
-def _halve(model: Student, before: dict[str, Tensor]) -> None:
-    """Make `model` the mean of itself and of the weights `before`.
-
-    The mean keeps of either what the other lacks (Wortsman et al. 2022,
-    https://arxiv.org/abs/2109.01903); what it gave is in the card.
-    """
-    with torch.no_grad():
-        for name, tensor in model.state_dict().items():
-            tensor.lerp_(before[name], 0.5)
 
 
 def _grown(model: Encoder, layers: int) -> Encoder:
