@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-COUNT = 8  # of a text
-NEAR, SAME = 0.4, 0.93  # similarities to the teacher that a neighbour lies between
+NEAR = 0.4  # texts are near each other whose similarity to the teacher is above this, and
+_SAME = 0.93  # say the same above this
+_COUNT = 8  # neighbours of a text
 _CLUSTERS = 48
 _ROUNDS = 6
 _SAMPLE = 60_000  # texts that a round is of
@@ -31,10 +32,11 @@ def nearest(
     own = torch.from_numpy(np.where(families < 0, -1 - np.arange(len(families)), families))
     found: list[npt.NDArray[np.int64]] = [np.empty(0, np.int64)] * len(units)
     for members in _clusters(units, seed):
+        cluster, kin = units[members], own[members]
         for rows in torch.split(members, _BLOCK):
-            near = units[rows] @ units[members].T
-            near[(own[rows, None] == own[members]) | (near > SAME)] = -1
-            best = near.topk(min(COUNT, len(members)), 1)
+            near = units[rows] @ cluster.T
+            near[(own[rows, None] == kin) | (near > _SAME)] = -1
+            best = near.topk(min(_COUNT, len(members)), 1)
             for row, places, sizes in zip(rows, best.indices, best.values, strict=True):
                 found[row] = members[places[sizes > NEAR]].numpy()
     return found

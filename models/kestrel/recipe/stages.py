@@ -24,5 +24,5 @@ STAGES: tuple[Stage, ...] = (
     Stage(layers=2, minutes=150, batch=256, rate=2e-3, table_rate=5e-4, longest=256, english=0.68),
 )
 # For a kestrel that is there: gentler, since what the highest rates undo takes long to come back,
-# and of larger batches, which have four times the near pairs for twice the texts.
+# and of larger batches, of which a step gained more (models/kestrel.md).
 AGAIN = replace(STAGES[-1], minutes=40, batch=512, rate=1.5e-3, table_rate=4.5e-4)

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 
+from recipe import neighbours
 from recipe.batches import Views
 from recipe.corpus import View
 from recipe.processor import compiled
@@ -23,8 +24,7 @@ from recipe.teacher import Vectors
 TEMPERATURE = 0.05
 SHAPE = 0.3  # weight of the batch's similarities in the loss, as distributions
 SIMILARITY = 20.0  # of their squared errors,
-NEAR = 100.0  # and of those of texts that are near each other,
-_NEAR = 0.4  # whose similarity to the teacher is above this
+NEAR = 100.0  # and of those of texts that are near each other
 _KEEP_EVERY = 90  # seconds
 STATE = "training.pt"  # in the work folder
 
@@ -80,7 +80,6 @@ def run(
         layers = {key.split(".")[1] for key in former if key.startswith("layers.")}
         model = _grown(Bag(former["embed_tokens.weight"]), len(layers))
         model.load_state_dict(former)
-        model = _grown(model, AGAIN.layers)
     for number, stage in enumerate(stages):
         model = _grown(model, stage.layers)
         if saved and saved["stage"] > number:
@@ -200,7 +199,7 @@ def _loss(vectors: Tensor, targets: Tensor, native: Tensor) -> Tensor:
     vectors, targets = vectors[native], targets[native]
     similarities = targets @ targets.T
     errors = (vectors @ vectors.T - similarities).square()
-    near = (similarities > _NEAR).fill_diagonal_(False)
+    near = (similarities > neighbours.NEAR).fill_diagonal_(False)
     of_near = (errors * near).sum() / near.sum().clamp(min=1)
     of_all = errors.sum() / max(1, len(targets)) ** 2
     return 2 * (1 - cosine) + SHAPE * shape + SIMILARITY * of_all + NEAR * of_near
