@@ -82,11 +82,14 @@ class Embedder(TextEncoder):
 
         def load_session() -> Session:
             # Here, so that importing ONNX Runtime too goes on while the tokenizer is loaded.
-            from harrier_edge.limited import LimitedSession
             from harrier_edge.packing import MOST_WEIGHTS, packed_graphs, weight_bytes
             from harrier_edge.session import Session
 
-            load = Session if limit is None else partial(LimitedSession, limit=limit)
+            load: Callable[..., Session] = Session
+            if limit is not None:
+                from harrier_edge.limited import LimitedSession
+
+                load = partial(LimitedSession, limit=limit)
             return load(
                 package.folder / MODEL,
                 dimension=manifest.dimension,
@@ -94,6 +97,7 @@ class Embedder(TextEncoder):
                 query=package.query,
                 layers=package.layers,
                 packed=packed_graphs(package) if not providers else None,
+                optimized=manifest.optimized,
                 once=weight_bytes(package) > MOST_WEIGHTS,
                 padding=manifest.padding,
                 batching=manifest.batching,

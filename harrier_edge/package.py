@@ -9,10 +9,10 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from importlib import resources
 from itertools import count, takewhile
 from pathlib import Path
 
+from harrier_edge import models
 from harrier_edge.errors import ModelNotFoundError, PackageError, UsageError
 from harrier_edge.graphs import check_graph
 from harrier_edge.memos import recall, remember
@@ -24,7 +24,9 @@ from harrier_edge.spec import (
     FileRecord,
     ManifestFormat,
     PackageManifest,
+    as_table,
     read_table,
+    read_toml,
 )
 
 MODEL = "model.onnx"
@@ -191,14 +193,15 @@ def open_package(folder: Path, *, rehash: bool = False) -> Package:
     Raises SpecError where the manifest is malformed, and PackageError where a file is missing,
     changed or outside the folder, or the graph reaches out of it (see `check_graph`).
     """
-    written = read_table(folder / MANIFEST_NAME, ManifestFormat).format
+    held = read_toml(folder / MANIFEST_NAME)
+    written = as_table(held, ManifestFormat, folder / MANIFEST_NAME).format
     if written not in READABLE_FORMATS:
         raise PackageError(
             f"{folder}: its manifest has format {written}, this harrier-edge reads "
             f"{', '.join(map(str, READABLE_FORMATS))}. Export the model again, or install the "
             "matching release."
         )
-    manifest = read_table(folder / MANIFEST_NAME, PackageManifest)
+    manifest = as_table(held, PackageManifest, folder / MANIFEST_NAME)
     for name in REQUIRED:
         if name not in manifest.files:
             raise PackageError(f"{folder}: {MANIFEST_NAME} lists no {name}. Export it again.")
@@ -291,7 +294,7 @@ def _announce_built_in() -> None:
 
 def _built_in() -> Path:
     # Wheels are unpacked when they are installed, so the package's data are files.
-    return Path(str(resources.files("harrier_edge.models"))) / BUILT_IN / "int8"
+    return Path(models.__path__[0], BUILT_IN, "int8")
 
 
 def _models() -> Path:

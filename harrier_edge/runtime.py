@@ -23,9 +23,10 @@ def open_graph(
     threads: int,
     providers: Sequence[str],
     packed: PackedGraphs | None = None,
+    optimized: bool = False,
     shares_memory: bool = True,
 ) -> onnxruntime.InferenceSession:
-    """Load a graph, over mapped weights where `packed` has it.
+    """Load a graph, over mapped weights where `packed` has it; as it is where it is `optimized`.
 
     Graphs that share memory work in one arena, where what one leaves free is the next one's.
     Raises PackageError for a graph that does not load.
@@ -42,8 +43,8 @@ def open_graph(
         for name, value in packed.tables.items():
             options.add_initializer(name, value)
     graph = packed.graph(model) if packed else None
-    if graph:
-        # It was written as optimized: to look once more takes a third of the loading.
+    if graph or optimized:
+        # To look for what could be faster takes a third of the loading and more.
         level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.graph_optimization_level = level
     try:

@@ -58,6 +58,7 @@ class Session:
         query: Path | None = None,
         layers: Sequence[Path] = (),
         packed: PackedGraphs | None = None,
+        optimized: bool = False,
         one_pass_tokens: int = LONG_TEXT_TOKENS,
         once: bool = False,
         padding: bool = True,
@@ -72,10 +73,11 @@ class Session:
         through it, and `model` is loaded when several come at once. `layers` are its graphs of
         single layers, if it has them: on a CPU, texts of more than `one_pass_tokens` go through
         these, with the bits of one pass. `packed` are the same graphs over mapped weights, for the
-        CPU. With `once`, the graph is loaded only once, for all threads, and batches follow one
-        another: for weights of which a second copy might not fit. Without `padding`, only texts of
-        one length share a batch; without `batching` none do. Token ids from `vocab_size` on are
-        refused. `providers` are ONNX Runtime's, with or without "ExecutionProvider" (default: CPU).
+        CPU. Graphs that are `optimized` run on a CPU as they are written. With `once`, the graph is
+        loaded only once, for all threads, and batches follow one another: for weights of which a
+        second copy might not fit. Without `padding`, only texts of one length share a batch;
+        without `batching` none do. Token ids from `vocab_size` on are refused. `providers` are ONNX
+        Runtime's, with or without "ExecutionProvider" (default: CPU).
         Raises UsageError for a provider that is not installed or a thread count below 1, and
         PackageError for a graph that does not load, or has other inputs, output or dimension than a
         package's.
@@ -89,6 +91,7 @@ class Session:
         self._once = once
         self._query = query if self._on_cpu and not once else None
         self._packed = packed if self._on_cpu else None
+        self._optimized = optimized and self._on_cpu
         self._one_pass_tokens = one_pass_tokens
         self._layers = None
         if layers and self._on_cpu:
@@ -112,6 +115,7 @@ class Session:
             threads=threads or self._threads,
             providers=self._providers,
             packed=self._packed,
+            optimized=self._optimized,
             shares_memory=self._shares_memory,
         )
 

@@ -11,8 +11,8 @@ from harrier_edge.errors import SpecError
 
 # Written into new manifests. A format is raised when manifests get a table or key that older
 # releases do not know; what they have known stays readable.
-MANIFEST_FORMAT = 5
-READABLE_FORMATS = (1, 2, 3, 4, 5)
+MANIFEST_FORMAT = 6
+READABLE_FORMATS = (1, 2, 3, 4, 5, 6)
 FAITHFUL = 0.998  # the mean cosine from which on a package can stand for the original model
 MANIFEST_NAME = "manifest.toml"
 
@@ -175,6 +175,8 @@ class PackageManifest(Table, frozen=True):
     padding: bool = True
     # Whether it has the same beside texts of its own length, too; since format 4.
     batching: bool = True
+    # Whether its graphs run as they are written: an optimizer has nothing to do; since format 6.
+    optimized: bool = False
     sample: Sample | None = None  # since format 3
     vocab_size: int | None = None  # rows of the embedding table; since format 4
 
@@ -194,9 +196,22 @@ def read_table(path: Path, kind: type[T]) -> T:
     Raises SpecError, naming the file and the key, where the file is not TOML, has a key that
     `kind` does not know, lacks one, or holds a value of another type.
     """
+    return as_table(read_toml(path), kind, path)
+
+
+def read_toml(path: Path) -> dict[str, object]:
+    """What a TOML file holds. Raises SpecError."""
     try:
-        return msgspec.toml.decode(path.read_bytes(), type=kind)
+        return msgspec.toml.decode(path.read_bytes(), type=dict[str, object])
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"{path}: {error}. Correct it, or restore the file.") from error
+
+
+def as_table(held: dict[str, object], kind: type[T], path: Path) -> T:
+    """What was read from the file `path`, as `kind`. Raises SpecError."""
+    try:
+        return msgspec.convert(held, kind)
+    except msgspec.ValidationError as error:
         raise SpecError(f"{path}: {error}. Correct that key, or restore the file.") from error

@@ -85,9 +85,9 @@ def test_a_path_out_of_the_package_is_refused(own_package: Path) -> None:
 def test_another_format_is_refused(own_package: Path) -> None:
     """A package of a later format is not guessed at."""
     manifest = own_package / "manifest.toml"
-    text = manifest.read_text("utf-8").replace(f"format = {MANIFEST_FORMAT}", "format = 6\nnew = 1")
+    text = manifest.read_text("utf-8").replace(f"format = {MANIFEST_FORMAT}", "format = 7\nnew = 1")
     manifest.write_text(text, "utf-8")
-    with pytest.raises(PackageError, match="format 6, this harrier-edge reads 1, 2, 3, 4, 5"):
+    with pytest.raises(PackageError, match="format 7, this harrier-edge reads 1, 2, 3, 4, 5, 6"):
         open_package(own_package)
 
 

@@ -308,6 +308,7 @@ def _manifest(
         files={},
         versions=tool_versions(),
         vocab_size=decoder.vocab_size,
+        optimized=not form.folded,
         repository=spec.source.repository if spec else "",
         revision=spec.source.revision if spec else "",
     )

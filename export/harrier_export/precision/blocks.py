@@ -53,6 +53,7 @@ class BlockLinear:
     bits: int
     block_size: int
     asymmetric: bool
+    folded: bool = False
 
     @property
     def description(self) -> str:
@@ -96,6 +97,7 @@ class ExpandedLinear:
     """
 
     block_size: int
+    folded: bool = True
 
     @property
     def description(self) -> str:

@@ -19,6 +19,7 @@ class FloatLinear:
     """MatMul with the transposed weight."""
 
     description: str = "float32"
+    folded: bool = False
 
     def write(
         self, graph: GraphBuilder, x: Rows, weights: Mapping[str, Tensor], last: Last | None

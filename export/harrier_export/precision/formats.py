@@ -41,6 +41,10 @@ class LinearFormat(Protocol):
     """How linear layers are written."""
 
     @property
+    def folded(self) -> bool:
+        """Whether weights are expanded in the graph, for ONNX Runtime to do so when it loads it."""
+
+    @property
     def description(self) -> str:
         """For the manifest."""
 
@@ -112,6 +116,11 @@ class PrecisionFormat:
     def linear_of(self, layer: int) -> LinearFormat:
         """The format of one layer's linear weights."""
         return self.early_linear if layer < self.early_layers else self.linear
+
+    @property
+    def folded(self) -> bool:
+        """Whether some layer's weights are expanded in the graph."""
+        return self.linear.folded or (self.early_layers > 0 and self.early_linear.folded)
 
     @property
     def linear_description(self) -> str:

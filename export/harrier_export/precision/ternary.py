@@ -44,6 +44,11 @@ class TernaryLinear:
     stored: Literal["fp32", "int8", "ternary"]
 
     @property
+    def folded(self) -> bool:
+        """See LinearFormat."""
+        return self.stored == "ternary"
+
+    @property
     def description(self) -> str:
         """For the manifest."""
         form = {"fp32": "in float32", "int8": "in 8 bit", "ternary": "in 2 bit"}[self.stored]

@@ -39,6 +39,7 @@ class TokenLinear:
     """
 
     finer: Literal["no", "the last", "every"] = "the last"  # which tokens have both terms
+    folded: bool = False
 
     @property
     def description(self) -> str:
