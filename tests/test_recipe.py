@@ -10,6 +10,7 @@ import sys
 import tarfile
 import zipfile
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -35,9 +36,9 @@ from recipe.batches import Views  # noqa: E402
 from recipe.carried import carry  # noqa: E402
 from recipe.corpus import View  # noqa: E402
 from recipe.neighbours import nearest  # noqa: E402
-from recipe.stages import STAGES  # noqa: E402
+from recipe.stages import AGAIN, STAGES  # noqa: E402
 from recipe.student import Attention, Bag, Encoder, Linear, Student, config  # noqa: E402
-from recipe.train import NEAR, SIMILARITY, Rows, _loss  # noqa: E402
+from recipe.train import NEAR, SIMILARITY, STATE, Rows, Training, _loss, run  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 
@@ -400,6 +401,57 @@ def test_a_text_comes_with_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
         together.append(np.mean(own[1:] == own[:-1]))
     assert float(torch.stack(natives).mean()) == pytest.approx(STAGES[-1].english, abs=0.02)
     assert np.mean(together) == pytest.approx(4 / 5, abs=0.02), "five of a topic, one by one"
+
+
+def test_a_kestrel_becomes_the_mean_of_what_it_was_and_comes_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each run begins with its weights; what a killed one has trained is not trained again."""
+    monkeypatch.setattr("recipe.train.AGAIN", replace(AGAIN, batch=16))
+    monkeypatch.setattr(Training, "done", lambda self: self._step / 4)
+    monkeypatch.setattr("recipe.train.RUNS", 2)
+    monkeypatch.setattr("recipe.train.compiled", lambda embedded: embedded)
+    monkeypatch.setattr("recipe.train._KEEP_EVERY", 0)
+    monkeypatch.setattr("recipe.batches._HELD_BACK", 80)
+    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
+    texts = [f"w{i}" for i in range(200)]
+    tokenizer = Tokenizer(WordLevel({t: i for i, t in enumerate(special + texts)}, "<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    views = [
+        View(text, i, "variant", "en", i // 8) if i % 8 < 4 else View(text, i, "news", "en")
+        for i, text in enumerate(texts)
+    ]
+    views += [View(f"{text} {text}", i, "foreign", "de") for i, text in enumerate(texts)] * 4
+    vectors = np.random.default_rng(0).standard_normal((200, 384)).astype(np.float16)
+    torch.manual_seed(0)
+    student = Student(Bag(torch.randn(204, 384)))
+    student.deepen()
+    former = {key: value.clone() for key, value in student.state_dict().items()}
+    begun = {key: value.clone() for key, value in former.items()}
+
+    def trained() -> dict[str, Any]:
+        return run(tmp_path, views, tokenizer, vectors, {}, former, 1).state_dict()
+
+    batch = Training._batch
+
+    def killed(self: Training, *arguments: Any) -> float:
+        if self._number == 1 and self._step == 2:
+            raise KeyboardInterrupt
+        return batch(self, *arguments)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Training, "_batch", killed)
+        trained()
+    first = torch.load(tmp_path / STATE)["model"]
+    seen = trained()
+    saved = torch.load(tmp_path / STATE)
+    assert [saved["stage"], len(saved["ends"])] == [1, 1]
+    for key, value in seen.items():
+        assert torch.equal(former[key], begun[key])
+        assert torch.equal(saved["ends"][0][key], first[key])
+        parts = torch.stack([former[key], first[key], saved["model"][key]])
+        assert torch.allclose(value, parts.mean(0), atol=1e-6)
+    assert not torch.equal(first["embed_tokens.weight"], saved["model"]["embed_tokens.weight"])
 
 
 def test_similarities_are_learned_among_english_texts_alone() -> None:

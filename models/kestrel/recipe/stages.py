@@ -23,6 +23,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(layers=1, minutes=5, batch=512, rate=2e-3, table_rate=6e-4, longest=256, english=0.55),
     Stage(layers=2, minutes=150, batch=256, rate=2e-3, table_rate=5e-4, longest=256, english=0.68),
 )
-# For a kestrel that is there: gentler, since what the highest rates undo takes long to come back,
-# and of larger batches, of which a step gained more (models/kestrel.md).
-AGAIN = replace(STAGES[-1], minutes=40, batch=512, rate=1.5e-3, table_rate=4.5e-4)
+# For a kestrel that is there, several times: gentler, since what the highest rates undo takes long
+# to come back, and of larger batches, of which a step gained more (models/kestrel.md).
+AGAIN = replace(STAGES[-1], minutes=27, batch=512, rate=1e-3, table_rate=3e-4, english=0.6)
+RUNS = 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from recipe import neighbours
 from recipe.batches import Views
 from recipe.corpus import View
 from recipe.processor import compiled
-from recipe.stages import AGAIN, STAGES, Stage
+from recipe.stages import AGAIN, RUNS, STAGES, Stage
 from recipe.student import Bag, Encoder, Student
 from recipe.teacher import Vectors
 
@@ -26,7 +27,10 @@ SHAPE = 0.3  # weight of the batch's similarities in the loss, as distributions
 SIMILARITY = 20.0  # of their squared errors,
 NEAR = 100.0  # and of those of texts that are near each other
 _KEEP_EVERY = 90  # seconds
+_WINDOWS = 10**6  # more than a stage has
 STATE = "training.pt"  # in the work folder
+
+State = dict[str, Tensor]  # a model's weights by name
 
 
 class Rows:
@@ -57,13 +61,16 @@ def run(
     tokenizer: Tokenizer,
     vectors: Vectors,
     words: dict[int, Vectors],
-    former: dict[str, Tensor] | None,
+    former: State | None,
     seed: int,
 ) -> Student:
-    """Train all stages; a kestrel that is there, `former` its weights, goes on with the last.
+    """Train all stages, one after the other; or a kestrel that is there, `former` its weights.
 
-    `words` are for the first table: a former one needs none. A killed run goes on from
-    the last checkpoint, at most minutes old.
+    That is trained on several times, each time with other batches, and the mean of the weights that
+    it had and of those that it came to are its new ones (Wortsman et al. 2022, arXiv:2203.05482 and
+    arXiv:2109.01903): what a run gains by chance, or forgets, goes. `words` are for the first
+    table: a former one needs none. A killed run goes on from the last checkpoint, at most minutes
+    old.
     """
     torch.manual_seed(seed)
     torch.set_flush_denormal(True)
@@ -76,20 +83,43 @@ def run(
     if former is None:
         model, stages = Bag(data.table(words)), STAGES
     else:
-        stages = (AGAIN,)
-        layers = {key.split(".")[1] for key in former if key.startswith("layers.")}
-        model = _grown(Bag(former["embed_tokens.weight"]), len(layers))
-        model.load_state_dict(former)
+        stages = (AGAIN,) * RUNS
+        model = _grown(_loaded(former), AGAIN.layers)
+        former = _weights(model)
+    ends: list[State] = saved["ends"] if saved else []
     for number, stage in enumerate(stages):
         model = _grown(model, stage.layers)
         if saved and saved["stage"] > number:
             continue
-        training = Training(model, stage, data, trust, state, number)
+        if former is not None:
+            model.load_state_dict(former)
+        training = Training(model, stage, data, trust, state, number, ends)
         if saved and saved["stage"] == number:
             training.restore(saved)
         training.run()
+        if former is not None:
+            ends.append(_weights(model))
     assert isinstance(model, Student)
+    if former is not None:
+        model.load_state_dict(_mean([former, *ends]))
     return model
+
+
+def _loaded(weights: State) -> Encoder:
+    layers = {key.split(".")[1] for key in weights if key.startswith("layers.")}
+    model = _grown(Bag(weights["embed_tokens.weight"]), len(layers))
+    model.load_state_dict(weights)
+    return model
+
+
+def _weights(model: Encoder) -> State:
+    """A copy, which does not change with the model."""
+    return {key: value.clone() for key, value in model.state_dict().items()}
+
+
+def _mean(states: Sequence[State]) -> State:
+    """Of several models' weights."""
+    return {key: torch.stack([state[key] for state in states]).mean(0) for key in states[0]}
 
 
 def _grown(model: Encoder, layers: int) -> Encoder:
@@ -105,15 +135,23 @@ class Training:
     """One stage: its rates fall with the CPU time that it has taken."""
 
     def __init__(
-        self, model: Encoder, stage: Stage, data: Views, trust: Tensor, state: Path, number: int
+        self,
+        model: Encoder,
+        stage: Stage,
+        data: Views,
+        trust: Tensor,
+        state: Path,
+        number: int,
+        ends: list[State],
     ) -> None:
         self._model, self._stage, self._data = model, stage, data
-        self._state, self._number = state, number
+        self._state, self._number, self._ends = state, number, ends
         self._embedded = compiled(model.embedded) if stage.layers > 1 else model.embedded
         table = model.embed_tokens.weight.requires_grad_(False)
         self._rows = Rows(table, trust)
         self._others = _optimizer(model, stage)
-        self._window, self._step, self._taken, self._began = 0, 0, 0.0, 0.0
+        self._window = number * _WINDOWS  # of a stage's own
+        self._step, self._taken, self._began = 0, 0.0, 0.0
 
     def restore(self, saved: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
@@ -172,6 +210,7 @@ class Training:
         torch.save(
             {
                 "stage": self._number,
+                "ends": self._ends,
                 "window": self._window,
                 "step": self._step,
                 "taken": self._taken + time.process_time() - self._began,
