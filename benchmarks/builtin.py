@@ -56,16 +56,17 @@ def speeds(rounds: int) -> dict[str, float]:
 def cold(count: int) -> tuple[list[float], list[float]]:
     """Seconds of new processes until each has the vector of a query, and until it is over; the
     first process left out."""
+    command = [sys.executable, "-I", "-c", FIRST]
     vector, over = [], []
     for _ in range(count + 1):
         start = time.perf_counter()
-        command = [sys.executable, "-I", "-c", FIRST]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
-            if process.stdout.readline() != "(384,)\n":
-                raise RuntimeError("a cold process gave no vector")
+            shape = process.stdout.readline()
             vector.append(time.perf_counter() - start)
         over.append(time.perf_counter() - start)
+        if process.returncode or shape != "(384,)\n":
+            raise RuntimeError(f"a cold process gave {shape!r}, and ended by {process.returncode}")
     return vector[1:], over[1:]
 
 

@@ -41,6 +41,8 @@ from recipe.student import Attention, Bag, Encoder, Linear, Student, config  # n
 from recipe.train import NEAR, SIMILARITY, STATE, Rows, Training, _loss, run  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
+SPECIAL = ["<pad>", "<eos>", "<bos>", "<unk>"]
+
 
 @pytest.fixture
 def held(tmp_path: Path) -> Held:
@@ -321,30 +323,39 @@ def test_of_a_paper_whose_publisher_claims_a_copyright_the_title_alone_is_read(
     ]
 
 
+def _words(count: int) -> tuple[list[str], Tokenizer]:
+    """So many texts of one word, and a tokenizer of these, in order, after the special tokens."""
+    words = [f"w{i}" for i in range(count)]
+    tokens = [*SPECIAL, *words]
+    tokenizer = Tokenizer(WordLevel({token: i for i, token in enumerate(tokens)}, "<unk>"))
+    tokenizer.pre_tokenizer = Whitespace()
+    return words, tokenizer
+
+
+def _views(texts: list[str]) -> list[View]:
+    """Each of the texts, four of eight of which are a family, and one for each in German."""
+    own = [
+        View(text, i, "variant", "en", i // 8) if i % 8 < 4 else View(text, i, "news", "en")
+        for i, text in enumerate(texts)
+    ]
+    return own + [View(f"{text} {text}", i, "foreign", "de") for i, text in enumerate(texts)]
+
+
 def test_a_text_and_its_variants_come_in_one_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """They have the same instruction or none, and where one is held back none of them is learned
     from: of these, similarities are compared with the teacher's."""
     monkeypatch.setattr("recipe.batches._HELD_BACK", 80)
-    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
-    texts = [f"w{i}" for i in range(800)]
-    tokenizer = Tokenizer(WordLevel({t: i for i, t in enumerate(special + texts)}, "<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    # Every text is one word, so that its token tells which it is; four of eight are a family.
-    views = [
-        View(text, i, "variant", "en", i // 8) if i % 8 < 4 else View(text, i, "news", "en")
-        for i, text in enumerate(texts)
-    ]
-    views += [View(f"{text} {text}", i, "foreign", "de") for i, text in enumerate(texts)]
+    texts, tokenizer = _words(800)  # of one word each, so that its token tells which it is
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((800, 384)).astype(np.float16)
-    data = Views(views, tokenizer, vectors, seed=1)
+    data = Views(_views(texts), tokenizer, vectors, seed=1)
     stage = STAGES[-1]
     batches = list(data.window(stage, 3))
     whole = parts = 0
     for ids, lengths, targets, native in batches:
         assert len(ids) == len(lengths) == len(targets) == len(native) == stage.batch
         rows = torch.arange(len(ids))
-        places = ids[rows, lengths - 2] - len(special)
+        places = ids[rows, lengths - 2] - len(SPECIAL)
         assert torch.equal(targets, torch.from_numpy(vectors[places].astype(np.float32)))
         assert int(places.min()) >= 80, "the others are held back"
         for family in range(100):
@@ -358,7 +369,7 @@ def test_a_text_and_its_variants_come_in_one_batch(monkeypatch: pytest.MonkeyPat
                for a, b in zip(one, two, strict=True))  # fmt: skip
 
     def teacher(ids: Any, lengths: Any) -> Any:
-        places = (ids[torch.arange(len(ids)), lengths - 2] - len(special)).numpy()
+        places = (ids[torch.arange(len(ids)), lengths - 2] - len(SPECIAL)).numpy()
         own = torch.from_numpy(vectors[places].astype(np.float32))
         return torch.nn.functional.normalize(own, dim=1)
 
@@ -382,14 +393,11 @@ def test_a_text_comes_with_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four of them, and English keeps the share that its stage gives it."""
     monkeypatch.setattr("recipe.batches._HELD_BACK", 0)
     monkeypatch.setattr("recipe.batches.PROMPTED", 0)
-    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
     count, alike = 4_000, 8
-    tokens = special + [f"w{i}" for i in range(count)]
-    tokenizer = Tokenizer(WordLevel({t: i for i, t in enumerate(tokens)}, "<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
+    words, tokenizer = _words(count)
     topics = np.arange(count) // alike
-    views = [View(f"w{i} " * 4, i, "news", "en") for i in range(count)]
-    views += [View(f"w{i} " * 4, i, "foreign", "de") for i in range(count)]
+    views = [View(f"{word} " * 4, i, "news", "en") for i, word in enumerate(words)]
+    views += [View(f"{word} " * 4, i, "foreign", "de") for i, word in enumerate(words)]
     rng = np.random.default_rng(0)
     middles = rng.standard_normal((count // alike, 384))
     vectors = middles[topics] + 0.6 * rng.standard_normal((count, 384))
@@ -397,7 +405,7 @@ def test_a_text_comes_with_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
     natives, together = [], []
     for ids, _, _, native in data.window(STAGES[-1], 0):
         natives.append(native.float().mean())
-        own = topics[ids[native, 1] - len(special)]
+        own = topics[ids[native, 1] - len(SPECIAL)]
         together.append(np.mean(own[1:] == own[:-1]))
     assert float(torch.stack(natives).mean()) == pytest.approx(STAGES[-1].english, abs=0.02)
     assert np.mean(together) == pytest.approx(4 / 5, abs=0.02), "five of a topic, one by one"
@@ -415,15 +423,8 @@ def test_a_kestrel_becomes_the_mean_of_what_it_was_and_comes_to(
     # It would be for all tests after this one, and hypothesis makes subnormal numbers.
     monkeypatch.setattr(torch, "set_flush_denormal", lambda mode: True)
     monkeypatch.setattr("recipe.batches._HELD_BACK", 80)
-    special = ["<pad>", "<eos>", "<bos>", "<unk>"]
-    texts = [f"w{i}" for i in range(200)]
-    tokenizer = Tokenizer(WordLevel({t: i for i, t in enumerate(special + texts)}, "<unk>"))
-    tokenizer.pre_tokenizer = Whitespace()
-    views = [
-        View(text, i, "variant", "en", i // 8) if i % 8 < 4 else View(text, i, "news", "en")
-        for i, text in enumerate(texts)
-    ]
-    views += [View(f"{text} {text}", i, "foreign", "de") for i, text in enumerate(texts)] * 4
+    texts, tokenizer = _words(200)
+    views = _views(texts) * 4  # as many as a language must have
     vectors = np.random.default_rng(0).standard_normal((200, 384)).astype(np.float16)
     torch.manual_seed(0)
     student = Student(Bag(torch.randn(204, 384)))
